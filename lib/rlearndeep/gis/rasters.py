@@ -1,0 +1,264 @@
+"""Rasters read in strips and written in rows, straight between GRASS's library and NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import grass.script as gs
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.gis.session import cell_head, libraries, mapset, region_of
+from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.geometry import Region, Window
+
+CELL_NULL = np.iinfo(np.int32).min
+"""GRASS's null in integer rasters; floating point rasters use NaN."""
+
+_GET = {"int32": "Rast_get_c_row", "float32": "Rast_get_f_row", "float64": "Rast_get_d_row"}
+_PUT = {"int32": "Rast_put_c_row", "float32": "Rast_put_f_row", "float64": "Rast_put_d_row"}
+_INTEGERS = (np.uint8, np.int16, np.uint16, np.int32)
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What GRASS knows of a raster before its cells are read."""
+
+    name: str
+    type: str
+    region: Region
+    minimum: float
+    maximum: float
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """Smallest NumPy type that holds the raster's values exactly."""
+        if self.type != "CELL":
+            return np.dtype(np.float32 if self.type == "FCELL" else np.float64)
+        for candidate in _INTEGERS:
+            limits = np.iinfo(candidate)
+            if limits.min <= self.minimum and self.maximum <= limits.max:
+                return np.dtype(candidate)
+        return np.dtype(np.int32)
+
+
+def find_raster(name: str) -> str:
+    """``name@mapset`` of a raster.
+
+    Raises:
+        DeepLearningError: there is no such raster.
+    """
+    libgis, _, _ = libraries()
+    where = libgis.G_find_raster2(name, "")
+    if not where:
+        raise DeepLearningError(
+            f"Raster map <{name}> must exist; it was not found in the search path. Check the name with g.list raster."
+        )
+    return f"{name.split('@', maxsplit=1)[0]}@{_text(where)}"
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def raster_info(name: str) -> RasterInfo:
+    """Type, region and range of an existing raster; the range of an all-null raster is 0 to 0."""
+    libgis, libraster, _ = libraries()
+    full = find_raster(name)
+    plain, where = full.split("@")
+    head = libgis.Cell_head()
+    libraster.Rast_get_cellhd(plain, where, ctypes.byref(head))
+    kind = libraster.Rast_map_type(plain, where)
+    low, high = ctypes.c_double(), ctypes.c_double()
+    extremes = libraster.FPRange()
+    libraster.Rast_init_fp_range(ctypes.byref(extremes))
+    if libraster.Rast_read_fp_range(plain, where, ctypes.byref(extremes)) > 0:
+        libraster.Rast_get_fp_range_min_max(ctypes.byref(extremes), ctypes.byref(low), ctypes.byref(high))
+    limits = [0.0 if np.isnan(value.value) else value.value for value in (low, high)]
+    return RasterInfo(full, {0: "CELL", 1: "FCELL", 2: "DCELL"}[kind], region_of(head), limits[0], limits[1])
+
+
+class RasterStack:
+    """Rasters with the same grid, read in strips of rows.
+
+    Rows and columns count in ``region``; they may reach beyond it, and beyond the rasters, where
+    everything is null. GRASS's MASK is applied, resampling is by nearest neighbour.
+
+    All stacks that are open at the same time must be given the same ``region`` and ``window``, because
+    GRASS has one input window per process.
+
+    Args:
+        names: rasters that exist.
+        region: the grid.
+        window: cells that will be read; default the region. It may reach beyond the region.
+        dtype: type of the arrays returned: int32, float32 (exact for integers below 2**24) or float64.
+    """
+
+    def __init__(self, names: Sequence[str], region: Region, window: Window | None = None, dtype: str = "float32"):
+        _, libraster, direct = libraries()
+        self.names = [find_raster(name) for name in names]
+        self.region = region
+        self.dtype = np.dtype(dtype)
+        self._get_row = getattr(direct, _GET[dtype])
+        self._get_nulls = direct.Rast_get_null_value_row
+        self._readable = _readable(region, window or region.window, [raster_info(name).region for name in self.names])
+        head = cell_head(region.subregion(self._readable))
+        libraster.Rast_set_input_window(ctypes.byref(head))
+        self._files = [libraster.Rast_open_old(*name.split("@")) for name in self.names]
+
+    def __enter__(self) -> RasterStack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the rasters."""
+        _, libraster, _ = libraries()
+        while self._files:
+            libraster.Rast_close(self._files.pop())
+
+    @property
+    def null(self) -> float | int:
+        """The value that means null in arrays of this stack."""
+        return CELL_NULL if self.dtype == np.int32 else float("nan")
+
+    def read(self, window: Window) -> NDArray:
+        """Values of a window, (bands, rows, cols), with ``null`` where there are none."""
+        result = np.full((len(self._files), *window.shape), self.null, dtype=self.dtype)
+        self._read_rows(window, result, self._get_row)
+        return result
+
+    def read_nulls(self, window: Window) -> NDArray[np.bool_]:
+        """True where any of the rasters is null, (rows, cols); much faster than reading the values."""
+        result = np.ones((len(self._files), *window.shape), dtype=np.int8)
+        self._read_rows(window, result, self._get_nulls)
+        return (result != 0).any(axis=0)
+
+    def _read_rows(self, window: Window, result: NDArray, get_row) -> None:
+        part = window.intersection(self._readable)
+        if part.is_empty:
+            return
+        whole_rows = part.col_start == self._readable.col_start and part.cols == self._readable.cols
+        inside = part.relative_to(window)
+        source = part.relative_to(self._readable)
+        row_buffer = np.empty(self._readable.cols, dtype=result.dtype)
+        direct = whole_rows and result.shape[2] == part.cols
+        for band, file in enumerate(self._files):
+            for row in range(part.rows):
+                target = result[band, inside.row_start + row]
+                if direct:
+                    get_row(file, target.ctypes.data, source.row_start + row)
+                else:
+                    get_row(file, row_buffer.ctypes.data, source.row_start + row)
+                    target[inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
+
+
+def _readable(region: Region, window: Window, extents: Sequence[Region]) -> Window:
+    """The part of a window in which any of the rasters has cells, at least the window's first cell."""
+    row_start, col_start = region.cell_at(
+        min(extent.west for extent in extents), max(extent.north for extent in extents)
+    )
+    row_stop, col_stop = region.cell_at(max(extent.east for extent in extents), min(extent.south for extent in extents))
+    part = window.intersection(Window(int(row_start), int(row_stop) + 1, int(col_start), int(col_stop) + 1))
+    if part.is_empty:
+        return Window(window.row_start, window.row_start + 1, window.col_start, window.col_start + 1)
+    return part
+
+
+class RasterWriter:
+    """A raster written from the top, strip after strip, in the current mapset.
+
+    The map appears when :meth:`close` is called; before that an older map of that name is untouched.
+    Leaving a ``with`` block by an exception writes nothing.
+
+    Args:
+        name: of the new raster, without mapset.
+        region: its grid; all writers open at the same time must have the same.
+        dtype: int32 (CELL), float32 (FCELL) or float64 (DCELL).
+    """
+
+    def __init__(self, name: str, region: Region, dtype: str = "int32") -> None:
+        _, libraster, direct = libraries()
+        self.name = name
+        self.region = region
+        self.dtype = np.dtype(dtype)
+        self._put_row = getattr(direct, _PUT[dtype])
+        head = cell_head(region)
+        libraster.Rast_set_output_window(ctypes.byref(head))
+        kind = {"int32": 0, "float32": 1, "float64": 2}[dtype]
+        self._file: int | None = libraster.Rast_open_new(name, kind)
+
+    def __enter__(self) -> RasterWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def write(self, rows: NDArray) -> None:
+        """Append rows, (rows, cols); nulls are ``CELL_NULL`` or NaN."""
+        rows = np.ascontiguousarray(rows, dtype=self.dtype)
+        if rows.shape[1] != self.region.cols:
+            raise ValueError(f"rows have {rows.shape[1]} cells, the raster {self.region.cols}")
+        for row in rows:
+            self._put_row(self._file, row.ctypes.data)
+
+    def close(self) -> None:
+        """Give the map its name."""
+        _, libraster, _ = libraries()
+        if self._file is not None:
+            libraster.Rast_close(self._file)
+            self._file = None
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        _, libraster, _ = libraries()
+        if self._file is not None:
+            libraster.Rast_unopen(self._file)
+            self._file = None
+
+
+def check_new_raster(name: str, overwrite: bool) -> None:
+    """Refuse to replace a raster unasked; the parser does this only for names it was given.
+
+    Raises:
+        DeepLearningError: the raster exists in the current mapset and ``overwrite`` is not set.
+    """
+    libgis, _, _ = libraries()
+    if not overwrite and libgis.G_find_raster2(name, mapset()):
+        raise DeepLearningError(
+            f"Raster map <{name}> is not replaced unasked; it exists. Choose another name or add --overwrite."
+        )
+
+
+def write_class_table(name: str, classes: ClassTable) -> None:
+    """Give a class map the categories, labels and colours of its classes."""
+    entries = list(zip(classes, classes.labels, classes.colors, strict=True))
+    labels = "".join(f"{entry.category}:{label}\n" for entry, label, _ in entries)
+    gs.write_command("r.category", map=name, separator=":", rules="-", stdin=labels, quiet=True)
+    colors = "".join(f"{entry.category} {red}:{green}:{blue}\n" for entry, _, (red, green, blue) in entries)
+    gs.write_command("r.colors", map=name, rules="-", stdin=colors, quiet=True)
+
+
+def describe_raster(
+    name: str, title: str, description: str, units: str = "", source: str = "", label: str = ""
+) -> None:
+    """Write title, description, units, first data source and semantic label of a raster, and the command."""
+    texts = {"title": title, "units": units, "source1": source, "description": description, "semantic_label": label}
+    gs.run_command("r.support", map=name, quiet=True, **{key: text for key, text in texts.items() if text})
+    gs.raster_history(name, overwrite=True)
+
+
+def cell_areas(region: Region) -> NDArray[np.float64]:
+    """Area of a cell of each row in square metres (square map units where the units are unknown)."""
+    libgis, _, _ = libraries()
+    head = cell_head(region)
+    libgis.G_begin_cell_area_calculations()
+    return np.array([libgis.G_area_of_cell_at_row(row, ctypes.byref(head)) for row in range(region.rows)])

@@ -1,0 +1,196 @@
+"""The running GRASS session: its libraries, its region, and how a tool ends.
+
+Everything here needs a GRASS session; the C libraries are reached through ctypes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import glob
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grass.script as gs
+
+from rlearndeep.errors import DeepLearningError, MissingPackage
+from rlearndeep.scene.geometry import Region
+
+INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
+_RESTARTED = "RLEARNDEEP_RESTARTED"
+
+_cleanups: list[Callable[[], None]] = []
+
+
+def run(job: Callable[[dict, dict], dict | None], options: dict, flags: dict) -> None:
+    """Run a tool's job after the parser; end as GRASS users expect.
+
+    A job returns the object that ``format=json`` prints, or None when it printed its own text.
+    Errors a user can mend become one ``ERROR:`` line; Ctrl-C ends with status 130 and cleaned up.
+    """
+    atexit.register(cleanup)
+    try:
+        result = job(options, flags)
+    except MissingPackage as error:
+        _restart_with_other_interpreter()
+        gs.fatal(str(error))
+    except DeepLearningError as error:
+        gs.fatal(str(error))
+    except KeyboardInterrupt:
+        cleanup()
+        sys.stderr.write("\nInterrupted; nothing was left half-written.\n")
+        sys.exit(130)
+    if result is not None and options.get("format") == "json":
+        print(json.dumps(result, indent=1, ensure_ascii=False))
+
+
+def at_end(action: Callable[[], None]) -> None:
+    """Run ``action`` when the tool ends, however it ends (a kill excepted); last in, first out."""
+    _cleanups.append(action)
+
+
+def cleanup() -> None:
+    """Run and forget the actions of :func:`at_end`."""
+    while _cleanups:
+        _cleanups.pop()()
+
+
+def remove_at_end(kind: str, name: str) -> None:
+    """Remove a temporary map when the tool ends; kind is ``raster`` or ``vector``."""
+    at_end(
+        lambda: gs.run_command(
+            "g.remove", flags="f", type=kind, name=name, quiet=True, stderr=subprocess.DEVNULL, errors="ignore"
+        )
+    )
+
+
+def temporary_name(stem: str) -> str:
+    """A map name that no other process of any node uses."""
+    return gs.append_node_pid(f"tmp_rlearndeep_{stem}")
+
+
+def require(package: str, purpose: str) -> Any:
+    """Import a package that an option needs.
+
+    Raises:
+        MissingPackage: with the interpreter in use and the command that installs the package.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingPackage(
+            f"{purpose} needs the Python package '{package}'; {sys.executable} cannot import it ({error}). "
+            f"Install it with: {sys.executable} -m pip install {package}, or set {INTERPRETER_VARIABLE} to a "
+            "Python that has it."
+        ) from error
+
+
+def _restart_with_other_interpreter() -> None:
+    interpreter = os.environ.get(INTERPRETER_VARIABLE)
+    if not interpreter or os.environ.get(_RESTARTED):
+        return
+    cleanup()
+    os.environ[_RESTARTED] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(interpreter, [interpreter, *sys.argv])
+    except OSError as error:
+        gs.fatal(
+            f"{INTERPRETER_VARIABLE} must name a Python interpreter; '{interpreter}' cannot be started "
+            f"({error.strerror}). Correct the variable or unset it."
+        )
+
+
+@functools.cache
+def libraries() -> tuple[Any, Any, ctypes.CDLL]:
+    """``grass.lib.gis``, ``grass.lib.raster`` and the raster library with calls of our own declaration.
+
+    After the import of ``grass.lib`` an integer passed as ``c_void_p`` is cut to 32 bits; the third
+    value lets buffers be passed by address as ``c_size_t``.
+    """
+    import grass.lib.gis as libgis
+    import grass.lib.raster as libraster
+
+    libgis.G_gisinit(os.path.basename(sys.argv[0]) or "rlearndeep")
+    _catch_fatal_errors(libgis)
+    pattern = os.path.join(os.environ["GISBASE"], "lib", "libgrass_raster.*")
+    direct = ctypes.CDLL(sorted(glob.glob(pattern))[0])
+    row = [ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
+    for name in ("Rast_get_c_row", "Rast_get_f_row", "Rast_get_d_row", "Rast_get_null_value_row"):
+        getattr(direct, name).argtypes = row
+        getattr(direct, name).restype = None
+    for name in ("Rast_put_c_row", "Rast_put_f_row", "Rast_put_d_row"):
+        getattr(direct, name).argtypes = row[:2]
+        getattr(direct, name).restype = None
+    return libgis, libraster, direct
+
+
+def _catch_fatal_errors(libgis: Any) -> None:
+    """The C library ends the process on fatal errors; see that temporary maps go with it."""
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+
+    def routine(message: bytes, fatal: int) -> int:
+        text = " ".join(message.decode(errors="replace").split())
+        if not fatal:
+            gs.warning(text)
+            return 0
+        _end_after_fatal_error(text)
+
+    global _error_routine
+    _error_routine = prototype(routine)
+    set_routine = libgis.G_set_error_routine
+    set_routine(ctypes.cast(_error_routine, set_routine.argtypes[0]))
+
+
+_error_routine: Any = None
+
+
+def _end_after_fatal_error(text: str) -> NoReturn:
+    """End the process from inside the C library; Python's own way out is not open there."""
+    try:
+        gs.error(f"GRASS could not go on: {text} Outputs of this run were not written; check disk space and inputs.")
+        cleanup()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def cell_head(region: Region) -> Any:
+    """GRASS's structure for a region, in the projection of the session."""
+    libgis, _, _ = libraries()
+    head = libgis.Cell_head()
+    libgis.G_get_set_window(ctypes.byref(head))
+    head.north, head.south, head.east, head.west = region.north, region.south, region.east, region.west
+    head.rows, head.cols = region.rows, region.cols
+    head.ns_res, head.ew_res = region.nsres, region.ewres
+    return head
+
+
+def current_region() -> Region:
+    """The computational region of the session, as the environment gives it."""
+    libgis, _, _ = libraries()
+    head = libgis.Cell_head()
+    libgis.G_get_set_window(ctypes.byref(head))
+    return region_of(head)
+
+
+def region_of(head: Any) -> Region:
+    """Region of a GRASS structure."""
+    return Region(head.north, head.south, head.east, head.west, head.rows, head.cols)
+
+
+def mapset() -> str:
+    """Name of the current mapset."""
+    return str(gs.gisenv()["MAPSET"])
+
+
+def command_line() -> str:
+    """The command as the user gave it, for histories and manifests."""
+    return os.environ.get("CMDLINE") or " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])

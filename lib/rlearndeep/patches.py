@@ -1,0 +1,399 @@
+"""The patch directory: what passes from sampling to learning.
+
+A directory of memory-mappable arrays and one manifest::
+
+    dataset.json          written last: a directory without it is not a dataset
+    index.npy             a row per patch, dtype INDEX_DTYPE
+    <source>.npy          (patches, bands, rows, cols) in the rasters' own type
+    <source>_valid.npy    (patches, rows, cols) bool, False where a band is null
+    labels.npy            class per cell (patches, rows, cols) or per patch (patches,)
+
+Class indices are stored unsigned; the largest value of the type means unlabelled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.bands import Band, BandStatistics
+from rlearndeep.scene.classes import UNLABELLED, ClassTable
+from rlearndeep.scene.geometry import Region
+
+FORMAT = "rlearndeep-patches"
+VERSION = 1
+MANIFEST = "dataset.json"
+PARTS = ("training", "validation", "test")
+UNITS = ("cell", "patch")
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("id", "<i8"),  # number of the place, counted from 1: the category of the footprint
+        ("east", "<f8"),  # centre of the patch
+        ("north", "<f8"),
+        ("row", "<i8"),  # first cell, counted in the region of the manifest
+        ("col", "<i8"),
+        ("class", "<i4"),  # class index of the patch (the commonest, for a label per cell) or UNLABELLED
+        ("part", "<i4"),  # position in PARTS
+        ("block", "<i8"),
+        ("acquisition", "<i4"),
+        ("area", "<i8"),  # category of the area or point that gave the label, 0 where several did
+        ("labelled", "<i8"),  # number of labelled cells
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source of the patches.
+
+    Attributes:
+        name: ``reference``, or the name of an auxiliary source.
+        bands: in the order of the array's second axis.
+        shape: rows and columns of a patch in cells of this source.
+        resolution: height and width of a cell in map units.
+        dtype: NumPy name of the stored type.
+        statistics: per band, over the valid cells of the training part.
+    """
+
+    name: str
+    bands: tuple[Band, ...]
+    shape: tuple[int, int]
+    resolution: tuple[float, float]
+    dtype: str
+    statistics: tuple[BandStatistics, ...] = ()
+
+    def to_json(self) -> dict:
+        """Plain values for the manifest."""
+        return {
+            "name": self.name,
+            "bands": [band.to_json() for band in self.bands],
+            "shape": list(self.shape),
+            "resolution": list(self.resolution),
+            "dtype": self.dtype,
+            "statistics": [band.to_json() for band in self.statistics],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict) -> Source:
+        """Inverse of :meth:`to_json`."""
+        return cls(
+            str(values["name"]),
+            tuple(Band.from_json(band) for band in values["bands"]),
+            tuple(values["shape"]),
+            tuple(values["resolution"]),
+            str(values["dtype"]),
+            tuple(BandStatistics.from_json(band) for band in values["statistics"]),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``dataset.json`` says.
+
+    Attributes:
+        unit: ``cell`` (a label per cell) or ``patch`` (a label per patch).
+        rule: the label rule of v.sample.patches that made the labels.
+        sources: the reference first.
+        classes: the classes in the order of their indices.
+        region: the computational region the index's rows and columns count in.
+        projection: ``{"name": ..., "epsg": ..., "wkt": ...}``; values may be None.
+        extent: west, south, east, north in degrees of longitude and latitude, or None.
+        report: counts, split, duplicates, overlaps and dropped patches, as v.sample.patches prints them.
+        command: the GRASS command that made the directory.
+        created: time of writing, ISO 8601 in UTC.
+    """
+
+    unit: str
+    rule: str
+    sources: tuple[Source, ...]
+    classes: ClassTable
+    region: Region
+    projection: dict[str, Any] = field(default_factory=dict)
+    extent: tuple[float, float, float, float] | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    created: str = ""
+
+    @property
+    def reference(self) -> Source:
+        """The source whose cells carry the labels."""
+        return self.sources[0]
+
+    @property
+    def label_dtype(self) -> np.dtype:
+        """Smallest unsigned type that holds every class index and the unlabelled value."""
+        return np.dtype(np.uint8 if len(self.classes) < np.iinfo(np.uint8).max else np.uint16)
+
+    @property
+    def unlabelled(self) -> int:
+        """Value in ``labels.npy`` of what has no label."""
+        return int(np.iinfo(self.label_dtype).max)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of one patch's label: its cells, or nothing for one label per patch."""
+        return self.reference.shape if self.unit == "cell" else ()
+
+    def to_json(self) -> dict:
+        """Plain values of the manifest."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "unit": self.unit,
+            "rule": self.rule,
+            "sources": [source.to_json() for source in self.sources],
+            "classes": self.classes.to_json(),
+            "unlabelled": self.unlabelled,
+            "region": self.region.to_json(),
+            "projection": self.projection,
+            "extent": list(self.extent) if self.extent else None,
+            "report": self.report,
+            "command": self.command,
+            "created": self.created,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict) -> Manifest:
+        """Inverse of :meth:`to_json`."""
+        return cls(
+            unit=str(values["unit"]),
+            rule=str(values["rule"]),
+            sources=tuple(Source.from_json(source) for source in values["sources"]),
+            classes=ClassTable.from_json(values["classes"]),
+            region=Region.from_json(values["region"]),
+            projection=values["projection"],
+            extent=tuple(values["extent"]) if values["extent"] else None,
+            report=values["report"],
+            command=str(values["command"]),
+            created=str(values["created"]),
+        )
+
+
+@dataclass(frozen=True)
+class PatchDataset:
+    """A patch directory opened for reading; arrays are memory maps."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> PatchDataset:
+        """Open a patch directory.
+
+        Raises:
+            DeepLearningError: no directory, no manifest, another version, or damaged arrays.
+        """
+        directory = Path(path)
+        file = directory / MANIFEST
+        if not file.is_file():
+            raise DeepLearningError(
+                f"A patch directory holds a {MANIFEST}; '{directory}' has none. Make one with v.sample.patches."
+            )
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT or values["version"] != VERSION:
+                raise DeepLearningError(
+                    f"This version reads {FORMAT} {VERSION}; '{directory}' holds {values['format']} "
+                    f"{values['version']}. Sample the patches again with v.sample.patches."
+                )
+            dataset = cls(directory, Manifest.from_json(values))
+            dataset._check()
+        except DeepLearningError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise DeepLearningError(
+                f"A patch directory must be whole; '{directory}' is damaged ({type(error).__name__}: {error}). "
+                "Sample the patches again with v.sample.patches."
+            ) from error
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def index(self) -> NDArray:
+        """A row per patch, dtype ``INDEX_DTYPE``."""
+        return _load(self.path / "index.npy")
+
+    @cached_property
+    def labels(self) -> NDArray:
+        """Class indices, (patches, rows, cols) or (patches,); ``manifest.unlabelled`` where there is none."""
+        return _load(self.path / "labels.npy")
+
+    def images(self, source: str = "reference") -> NDArray:
+        """Raw values of a source, (patches, bands, rows, cols)."""
+        return _load(self.path / f"{source}.npy")
+
+    def valid(self, source: str = "reference") -> NDArray[np.bool_]:
+        """False where a band of the source is null, (patches, rows, cols)."""
+        return _load(self.path / f"{source}_valid.npy")
+
+    def positions(self, part: str) -> NDArray[np.int64]:
+        """Positions of the patches of a part, ascending."""
+        return np.flatnonzero(self.index["part"] == PARTS.index(part))
+
+    def signed_labels(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Labels of patches as class indices, ``UNLABELLED`` where there is none."""
+        labels = self.labels[positions].astype(np.int64)
+        return np.where(labels == self.manifest.unlabelled, UNLABELLED, labels)
+
+    def _check(self) -> None:
+        count = len(self.index)
+        if self.index.dtype != INDEX_DTYPE:
+            raise ValueError("index.npy has other columns")
+        for source in self.manifest.sources:
+            expected = (count, len(source.bands), *source.shape)
+            if self.images(source.name).shape != expected:
+                raise ValueError(f"{source.name}.npy has shape {self.images(source.name).shape}, expected {expected}")
+            if self.valid(source.name).shape != (count, *source.shape):
+                raise ValueError(f"{source.name}_valid.npy does not fit {source.name}.npy")
+        if self.labels.shape != (count, *self.manifest.label_shape):
+            raise ValueError(f"labels.npy has shape {self.labels.shape}")
+
+
+class PatchWriter:
+    """Writes a patch directory; nothing is readable under its name before :meth:`commit`.
+
+    Arrays are preallocated memory maps in a hidden sibling directory, filled in any order. Leaving
+    the ``with`` block without a commit removes them.
+    """
+
+    def __init__(self, path: str | os.PathLike, manifest: Manifest, count: int, overwrite: bool = False) -> None:
+        self.path = Path(path).absolute()
+        if self.path.exists() and not overwrite:
+            raise DeepLearningError(
+                f"A patch directory is not replaced unasked; '{self.path}' exists. "
+                "Choose another name or add --overwrite."
+            )
+        if self.path.exists() and not (self.path / MANIFEST).is_file() and any(self.path.iterdir()):
+            raise DeepLearningError(
+                f"Only a patch directory may be overwritten; '{self.path}' holds other files. Choose another name."
+            )
+        self.manifest = manifest
+        self._hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._hidden.mkdir()
+            self._check_space(count)
+            self.index = self._create("index", (count,), INDEX_DTYPE)
+            self.labels = self._create("labels", (count, *manifest.label_shape), manifest.label_dtype)
+            self.images = {}
+            self.valid = {}
+            for source in manifest.sources:
+                shape = (count, len(source.bands), *source.shape)
+                self.images[source.name] = self._create(source.name, shape, source.dtype)
+                self.valid[source.name] = self._create(f"{source.name}_valid", (count, *source.shape), bool)
+        except OSError as error:
+            self._remove()
+            raise DeepLearningError(
+                f"The patch directory must be writable; '{self.path}' is not ({error.strerror or error}). "
+                "Choose another place."
+            ) from error
+        except BaseException:
+            self._remove()
+            raise
+
+    def __enter__(self) -> PatchWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    def commit(self, manifest: Manifest) -> None:
+        """Write the manifest and give the directory its name, replacing an older one in a single step."""
+        for array in (self.index, self.labels, *self.images.values(), *self.valid.values()):
+            if isinstance(array, np.memmap):
+                array.flush()
+        write_text(self._hidden / MANIFEST, json.dumps(manifest.to_json(), indent=1, ensure_ascii=False))
+        replace_directory(self._hidden, self.path)
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+        file = self._hidden / f"{name}.npy"
+        if 0 in shape:
+            np.save(file, np.empty(shape, dtype=dtype))
+            return np.empty(shape, dtype=dtype)
+        return np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+    def _check_space(self, count: int) -> None:
+        manifest = self.manifest
+        cells = int(np.prod(manifest.label_shape, dtype=np.int64))
+        needed = count * (INDEX_DTYPE.itemsize + manifest.label_dtype.itemsize * cells)
+        for source in manifest.sources:
+            per_cell = len(source.bands) * np.dtype(source.dtype).itemsize + 1
+            needed += count * source.shape[0] * source.shape[1] * per_cell
+        free = shutil.disk_usage(self._hidden).free
+        if needed > free:
+            raise DeepLearningError(
+                f"The patches need {needed / 1e6:.0f} MB; the disk of '{self.path.parent}' has "
+                f"{free / 1e6:.0f} MB free. "
+                "Choose another place, a smaller size= or a smaller number=."
+            )
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._hidden, ignore_errors=True)
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Give directory ``new`` the name ``path``; what stood there goes only after the new one stands."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists():
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file so that it is either whole or absent, and on the disk when this returns."""
+    hidden = file.with_name(f".{file.name}.part")
+    with open(hidden, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    hidden.rename(file)
+
+
+def batches(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut positions into batches of nearly equal size, none larger than ``size``.
+
+    No batch of one is left over behind full ones, which batch normalisation could not train on.
+    """
+    if len(positions):
+        yield from np.array_split(positions, -(-len(positions) // size))
+
+
+def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:
+    """The class table of several patch directories, which must have the same classes.
+
+    Raises:
+        DeepLearningError: the class tables differ.
+    """
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.manifest.classes.categories.tolist() != first.manifest.classes.categories.tolist():
+            raise DeepLearningError(
+                f"Patch directories must have the same classes; '{first.path}' has "
+                f"{first.manifest.classes.labels}, '{other.path}' has {other.manifest.classes.labels}. "
+                "Sample them with the same class table."
+            )
+    return first.manifest.classes
+
+
+def _load(file: Path) -> NDArray:
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    return array

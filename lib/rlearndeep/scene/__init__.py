@@ -1,0 +1,1 @@
+"""Values every room speaks of: regions, windows, bands and classes."""

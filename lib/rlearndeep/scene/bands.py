@@ -1,0 +1,185 @@
+"""Bands of a source, their statistics, and the one normalisation that training and prediction share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+
+STANDARDIZE = ("band", "cell", "none")
+
+# A band (or a cell) that hardly varies is centred but not stretched.
+_SMALLEST_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class Band:
+    """One raster of a source: its map name without mapset, and its semantic label if it has one."""
+
+    name: str
+    semantic_label: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.semantic_label})" if self.semantic_label else self.name
+
+    def to_json(self) -> dict:
+        """Plain values for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict) -> Band:
+        """Inverse of :meth:`to_json`."""
+        return cls(str(values["name"]), values.get("semantic_label"))
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Moments of one band over its valid cells; ``std`` is that of the population."""
+
+    count: int
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: NDArray) -> BandStatistics:
+        """Statistics of an array of valid values, any shape."""
+        if values.size == 0:
+            return cls(0, 0.0, 0.0, float("inf"), float("-inf"))
+        return cls(
+            int(values.size),
+            float(values.mean(dtype=np.float64)),
+            float(values.std(dtype=np.float64)),
+            float(values.min()),
+            float(values.max()),
+        )
+
+    def __add__(self, other: BandStatistics) -> BandStatistics:
+        """Statistics of both sets of cells together (Chan, Golub and LeVeque 1983)."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * other.count / count
+        squares = self.std**2 * self.count + other.std**2 * other.count + delta**2 * self.count * other.count / count
+        return BandStatistics(
+            count,
+            mean,
+            float(np.sqrt(squares / count)),
+            min(self.minimum, other.minimum),
+            max(self.maximum, other.maximum),
+        )
+
+    def to_json(self) -> dict:
+        """Plain values for a manifest; an empty set has null limits."""
+        values = asdict(self)
+        if self.count == 0:
+            values["minimum"] = values["maximum"] = None
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict) -> BandStatistics:
+        """Inverse of :meth:`to_json`."""
+        if not values["count"]:
+            return cls.of(np.empty(0))
+        return cls(*(values[key] for key in ("count", "mean", "std", "minimum", "maximum")))
+
+
+def pooled(statistics: Sequence[Sequence[BandStatistics]]) -> list[BandStatistics]:
+    """Statistics per band of several sets of cells, e.g. the training parts of several sites."""
+    return [reduce(BandStatistics.__add__, per_band) for per_band in zip(*statistics, strict=True)]
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How raw values become network input: the same numbers in training and in prediction.
+
+    Attributes:
+        method: ``band`` (value - mean) / std per band, ``cell`` the same over the bands of each
+            cell, ``none`` unchanged.
+        mean: per band; empty unless ``method`` is ``band``.
+        std: per band; empty unless ``method`` is ``band``.
+    """
+
+    method: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method not in STANDARDIZE:
+            raise DeepLearningError(
+                f"Standardization must be one of {', '.join(STANDARDIZE)}; got '{self.method}'. Choose one of them."
+            )
+
+    @classmethod
+    def from_statistics(cls, method: str, statistics: Sequence[BandStatistics]) -> Normalization:
+        """Normalisation with the statistics of the training part."""
+        if method != "band":
+            return cls(method)
+        return cls(
+            method,
+            tuple(band.mean for band in statistics),
+            tuple(band.std if band.std > _SMALLEST_SPREAD else 1.0 for band in statistics),
+        )
+
+    def apply(self, values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Network input of raw values.
+
+        Args:
+            values: (..., bands, rows, cols), any numeric type.
+            valid: (..., rows, cols), False where a needed band is null.
+
+        Returns:
+            A new float32 array of the shape of ``values``; 0, the mean, where not valid.
+        """
+        result = values.astype(np.float32)
+        if self.method == "band":
+            result -= np.array(self.mean, dtype=np.float32)[:, None, None]
+            result *= (1.0 / np.array(self.std, dtype=np.float64)).astype(np.float32)[:, None, None]
+        elif self.method == "cell":
+            result -= result.mean(axis=-3, keepdims=True)
+            spread = result.std(axis=-3, keepdims=True)
+            result /= np.where(spread > _SMALLEST_SPREAD, spread, 1.0)
+        if not valid.all():
+            np.copyto(result, 0.0, where=~valid[..., None, :, :])
+        return result
+
+    def to_json(self) -> dict:
+        """Plain values for a manifest."""
+        return {"method": self.method, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: dict) -> Normalization:
+        """Inverse of :meth:`to_json`."""
+        return cls(str(values["method"]), tuple(values["mean"]), tuple(values["std"]))
+
+
+def match_bands(expected: Sequence[Band], found: Sequence[Band]) -> list[int]:
+    """Positions in ``found`` of the ``expected`` bands, by semantic label, then by name.
+
+    Labels are used only when every expected and every found band has a distinct one, names likewise;
+    mixing both could pick one raster twice.
+
+    Raises:
+        DeepLearningError: a band is missing; the message shows both sides.
+    """
+    for key in ("semantic_label", "name"):
+        wanted = [getattr(band, key) for band in expected]
+        offered = [getattr(band, key) for band in found]
+        distinct = None not in offered and len(set(offered)) == len(offered)
+        if distinct and set(wanted) <= set(offered):
+            return [offered.index(value) for value in wanted]
+    raise DeepLearningError(
+        f"Bands must match those the model was trained with; it needs {_listed(expected)}, the group has "
+        f"{_listed(found)}. Set semantic labels with r.semantic.label or use a group with these maps."
+    )
+
+
+def _listed(bands: Sequence[Band]) -> str:
+    return f"{len(bands)} [{', '.join(map(str, bands))}]"
