@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -129,20 +129,19 @@ class RasterStack:
 
     def read(self, window: Window) -> NDArray:
         """Values of a window, (bands, rows, cols), with ``null`` where there are none."""
-        result = np.full((len(self._files), *window.shape), self.null, dtype=self.dtype)
-        self._read_rows(window, result, self._get_row)
-        return result
+        return self._read_rows(window, self.dtype, self.null, self._get_row)
 
     def read_nulls(self, window: Window) -> NDArray[np.bool_]:
         """True where any of the rasters is null, (rows, cols); much faster than reading the values."""
-        result = np.ones((len(self._files), *window.shape), dtype=np.int8)
-        self._read_rows(window, result, self._get_nulls)
-        return (result != 0).any(axis=0)
+        return (self._read_rows(window, np.dtype(np.int8), 1, self._get_nulls) != 0).any(axis=0)
 
-    def _read_rows(self, window: Window, result: NDArray, get_row) -> None:
+    def _read_rows(self, window: Window, dtype: np.dtype, outside: float, get_row: Callable) -> NDArray:
         part = window.intersection(self._readable)
+        shape = (len(self._files), *window.shape)
+        # A buffer that is filled by the reading alone is not touched twice.
+        result = np.empty(shape, dtype=dtype) if part == window else np.full(shape, outside, dtype=dtype)
         if part.is_empty:
-            return
+            return result
         whole_rows = part.col_start == self._readable.col_start and part.cols == self._readable.cols
         inside = part.relative_to(window)
         source = part.relative_to(self._readable)
@@ -156,6 +155,7 @@ class RasterStack:
                 else:
                     get_row(file, row_buffer.ctypes.data, source.row_start + row)
                     target[inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
+        return result
 
 
 def _readable(region: Region, window: Window, extents: Sequence[Region]) -> Window:

@@ -1,0 +1,76 @@
+"""A temporary GRASS project for a benchmark, and the medians that benchmarks print."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.learn.deep.evaluate")
+
+
+@contextmanager
+def project(crs: str = "EPSG:32632") -> Iterator[Path]:
+    """A project that is gone afterwards; its directory. Modules and this process find it through the environment."""
+    gisbase = subprocess.run(["grass", "--config", "path"], capture_output=True, text=True, check=True).stdout.strip()
+    with tempfile.TemporaryDirectory(prefix="rlearndeep_benchmark_") as name:
+        directory = Path(name)
+        subprocess.run(["grass", "-e", "-c", crs, str(directory / "project")], check=True, capture_output=True)
+        (directory / "gisrc").write_text(f"GISDBASE: {name}\nLOCATION_NAME: project\nMAPSET: PERMANENT\nGUI: text\n")
+        tools = directory / "bin"
+        tools.mkdir()
+        for tool in TOOLS:
+            (tools / tool).symlink_to(ROOT / tool / f"{tool}.py")
+        path = [
+            str(Path(sys.executable).parent),
+            str(tools),
+            f"{gisbase}/bin",
+            f"{gisbase}/scripts",
+            os.environ["PATH"],
+        ]
+        os.environ.update(
+            GISBASE=gisbase,
+            GISRC=str(directory / "gisrc"),
+            PATH=os.pathsep.join(path),
+            GRASS_VERBOSE="0",
+            GRASS_OVERWRITE="1",
+        )
+        os.environ["PYTHONPATH"] = f"{gisbase}/etc/python"
+        yield directory
+
+
+def restart_with_libraries() -> None:
+    """Start this script again with GRASS's libraries on the loader's path, which is read only at the start."""
+    gisbase = subprocess.run(["grass", "--config", "path"], capture_output=True, text=True, check=True).stdout.strip()
+    libraries = f"{gisbase}/lib"
+    if libraries not in os.environ.get("LD_LIBRARY_PATH", ""):
+        os.environ["LD_LIBRARY_PATH"] = libraries
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "lib"), f"{gisbase}/etc/python"])
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def median(action: Callable[[], float], runs: int = 5) -> float:
+    """Median of several runs; ``action`` returns its own seconds."""
+    return statistics.median(action() for _ in range(runs))
+
+
+def compile_against_grass(source: Path, directory: Path) -> Path:
+    """Compile a C program with GRASS's headers and libraries, as GRASS compiles itself."""
+    gisbase = os.environ["GISBASE"]
+    version = subprocess.run(["grass", "--config", "version"], capture_output=True, text=True, check=True).stdout
+    major, minor = version.split(".")[:2]
+    program = directory / source.stem
+    compiler = shutil.which("cc") or "gcc"
+    libraries = [f"-lgrass_{name}.{major}.{minor}" for name in ("raster", "gis")]
+    subprocess.run(
+        [compiler, "-O2", f"-I{gisbase}/include", str(source), "-o", str(program), f"-L{gisbase}/lib", *libraries],
+        check=True,
+    )
+    return program
