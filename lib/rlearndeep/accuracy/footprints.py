@@ -1,0 +1,107 @@
+"""Where a model was trained: cells inside the footprints of its training patches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import read_card
+from rlearndeep.patches import PatchDataset
+from rlearndeep.scene.geometry import Region, Window
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Rectangles of cells, counted in one region.
+
+    Attributes:
+        rows: (n, 2) first row and row after the last, ascending by the first.
+        cols: (n, 2) first column and column after the last.
+    """
+
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mask(self, window: Window) -> NDArray[np.bool_]:
+        """True inside any footprint, (rows, cols) of the window."""
+        result = np.zeros(window.shape, dtype=bool)
+        touched = np.flatnonzero((self.rows[:, 0] < window.row_stop) & (self.rows[:, 1] > window.row_start))
+        rows = np.clip(self.rows[touched] - window.row_start, 0, window.rows)
+        cols = np.clip(self.cols[touched] - window.col_start, 0, window.cols)
+        for (top, bottom), (left, right) in zip(rows.tolist(), cols.tolist(), strict=True):
+            result[top:bottom, left:right] = True
+        return result
+
+    def __add__(self, other: Footprints) -> Footprints:
+        """Both together."""
+        rows, cols = np.concatenate([self.rows, other.rows]), np.concatenate([self.cols, other.cols])
+        order = np.argsort(rows[:, 0], kind="stable")
+        return Footprints(rows[order], cols[order])
+
+    @classmethod
+    def of_rectangles(cls, edges: NDArray[np.float64], region: Region) -> Footprints:
+        """Footprints of rectangles in map units, (n, 4) north, south, east, west.
+
+        A cell belongs to a footprint when its centre does.
+        """
+        rows = _cells(edges[:, :2], region.north, -region.nsres)
+        cols = _cells(edges[:, [3, 2]], region.west, region.ewres)
+        order = np.argsort(rows[:, 0], kind="stable")
+        return cls(rows[order], cols[order])
+
+
+def training_footprints(models: Sequence[str | os.PathLike], region: Region) -> Footprints:
+    """Footprints, in cells of a region, of the training patches of models.
+
+    The model directory names the patch
+    directories it was trained with.
+
+    Raises:
+        DeepLearningError: no model, or a patch directory it names is gone or was changed since.
+    """
+    edges = [np.empty((0, 4))]
+    for directory in models:
+        for path in _patch_directories(directory):
+            dataset = PatchDataset.open(path)
+            chosen = dataset.index[dataset.positions("training")]
+            height, width = dataset.manifest.reference.shape
+            home = dataset.manifest.region
+            north, west = home.north - chosen["row"] * home.nsres, home.west + chosen["col"] * home.ewres
+            edges.append(np.stack([north, north - height * home.nsres, west + width * home.ewres, west], axis=1))
+    return Footprints.of_rectangles(np.concatenate(edges), region)
+
+
+def _cells(edges: NDArray[np.float64], origin: float, step: float) -> NDArray[np.int64]:
+    """First cell and cell after the last, (n, 2), whose centres lie between two edges of an axis."""
+    return np.ceil((edges - origin) / step - 0.5 - 1e-6).astype(np.int64)
+
+
+def _patch_directories(model: str | os.PathLike) -> list[Path]:
+    named = read_card(model).training.get("patches") or []
+    named = [named] if isinstance(named, str) else named
+    if not named:
+        raise DeepLearningError(
+            f"The model directory must name the patches it was trained with; '{model}' names none. "
+            "Give the footprints that v.sample.patches wrote with footprints=."
+        )
+    return [_found(Path(path), Path(model)) for path in named]
+
+
+def _found(path: Path, model: Path) -> Path:
+    """The patch directory as it was named, seen from here or from beside the model."""
+    for place in (path, model.absolute().parent / path):
+        if place.is_dir():
+            return place
+    raise DeepLearningError(
+        f"The patches a model was trained with must still be there; '{path}' of '{model}' is not. "
+        "Give the footprints that v.sample.patches wrote with footprints= instead."
+    )

@@ -1,0 +1,298 @@
+"""Class tables of an assessment: the classes of maps and reference together, and coarser levels of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.classes import UNLABELLED, ClassTable, MapClass
+
+_DELIMITERS = ",;|\t"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One class table that maps and reference are compared in.
+
+    Attributes:
+        name: of the level; empty where the classes are the maps' own.
+        classes: the K classes.
+        reference: class index of each reference code and, last, of null; ``UNLABELLED`` for no class.
+        maps: the same per map; None for a map that is coarser than this level.
+    """
+
+    name: str
+    classes: ClassTable
+    reference: NDArray[np.int64] | None
+    maps: tuple[NDArray[np.int64] | None, ...]
+
+    def restricted(self, present: NDArray[np.bool_]) -> Level:
+        """The level with only the classes marked in ``present`` (K,)."""
+        kept = np.flatnonzero(present)
+        new = np.full(len(present) + 1, UNLABELLED)
+        new[kept] = np.arange(len(kept))
+        classes = ClassTable(tuple(self.classes[int(index)] for index in kept))
+        return Level(
+            self.name,
+            classes,
+            None if self.reference is None else new[self.reference],
+            tuple(None if codes is None else new[codes] for codes in self.maps),
+        )
+
+
+def own_level(maps: Sequence[ClassTable], reference: ClassTable) -> Level:
+    """The classes of all maps and of the reference together.
+
+    A category has the label and the colour of the first map that gives it one, else the reference's.
+    """
+    merged: dict[int, MapClass] = {}
+    for entry in (entry for table in (*maps, reference) for entry in table):
+        known = merged.get(entry.category, entry)
+        merged[entry.category] = MapClass(entry.category, known.label or entry.label, known.color or entry.color)
+    classes = ClassTable(tuple(merged.values()))
+    return Level(
+        "",
+        classes,
+        _with_null(classes.indices_of(reference.categories)),
+        tuple(_with_null(classes.indices_of(table.categories)) for table in maps),
+    )
+
+
+def vector_classes(
+    labels: NDArray, maps: Sequence[ClassTable], taken: Sequence[int] = ()
+) -> tuple[ClassTable, NDArray[np.int64], list[str]]:
+    """Classes of a reference vector's labels.
+
+    Integers are categories. A text is the class of the maps with that label (capitals do not
+    matter); or, where it is an integer, that category; else a new class above all categories.
+
+    Args:
+        labels: (n,) integers or texts.
+        maps: class tables of the maps.
+        taken: further categories that a new class may not have.
+
+    Returns:
+        The K classes of the reference, the class index of each label (n,), and the texts that no map knows.
+    """
+    if labels.dtype.kind in "iu":
+        categories = np.unique(labels)
+        table = ClassTable(tuple(MapClass(int(category), "") for category in categories))
+        return table, np.searchsorted(categories, labels), []
+    known = {entry.label.casefold(): entry.category for table in reversed(maps) for entry in table if entry.label}
+    used = {entry.category for table in maps for entry in table} | set(taken)
+    found: dict[str, int] = {}
+    unknown = []
+    for text in dict.fromkeys(labels.tolist()):
+        category = known.get(text.casefold(), int(text) if _is_integer(text) else None)
+        if category is None:
+            category = max([0, *used, *found.values()]) + 1
+            unknown.append(text)
+        found[text] = category
+    merged = {category: text for text, category in reversed(found.items())}
+    table = ClassTable(
+        tuple(MapClass(category, "" if _is_integer(text) else text) for category, text in merged.items())
+    )
+    return table, table.indices_of([found[text] for text in labels.tolist()]).astype(np.int64), unknown
+
+
+def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[str]:
+    """One sentence per category that a map and the reference give different labels."""
+    theirs = {entry.category: entry.label for entry in reference if entry.label}
+    conflicts = {
+        entry.category: f"Category {entry.category} is '{entry.label}' in the map and "
+        f"'{theirs[entry.category]}' in the reference; categories are compared, not labels."
+        for table in maps
+        for entry in table
+        if entry.label and theirs.get(entry.category, entry.label).casefold() != entry.label.casefold()
+    }
+    return list(conflicts.values())
+
+
+@dataclass(frozen=True)
+class LevelTable:
+    """A table from the finest classes to their parents.
+
+    Attributes:
+        path: the file.
+        names: a name per column, the finest level first.
+        rows: a tuple of texts per finest class.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> LevelTable:
+        """Read a CSV file with a header; the delimiter is a comma, semicolon, pipe or tabulator.
+
+        Raises:
+            DeepLearningError: no such file, fewer than two columns, rows of different length, or a
+                class that stands in it twice.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeepLearningError(
+                f"The table of levels must be a readable text file; '{path}' is not ({error}). Check levels=."
+            ) from error
+        header = text.partition("\n")[0]
+        delimiter = max(_DELIMITERS, key=header.count)
+        table = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+        if len(table) < 2 or len(table[0]) < 2:
+            raise DeepLearningError(
+                f"A table of levels needs a header and two columns, class and parent; '{path}' has "
+                f"{len(table[0]) if table else 0} column(s) and {max(len(table) - 1, 0)} class(es). "
+                "Write one line per class."
+            )
+        names, rows = tuple(table[0]), tuple(tuple(row) for row in table[1:])
+        uneven = [row for row in rows if len(row) != len(names) or not all(row)]
+        if uneven:
+            raise DeepLearningError(
+                f"Every line of a table of levels has one value per column; '{path}' has {len(names)} columns and the "
+                f"line '{delimiter.join(uneven[0])}'. Complete it."
+            )
+        finest = [row[0] for row in rows]
+        if len(set(finest)) != len(finest):
+            double = next(value for value in finest if finest.count(value) > 1)
+            raise DeepLearningError(
+                f"Every class stands once in a table of levels; '{path}' has '{double}' twice. Remove one line."
+            )
+        return cls(str(path), names, rows)
+
+    @property
+    def numbers(self) -> list[int]:
+        """All integers of the table."""
+        return [int(text) for row in self.rows for text in row if _is_integer(text)]
+
+    def column(self, name: str) -> int:
+        """Position of a level.
+
+        Raises:
+            DeepLearningError: there is no such level.
+        """
+        if name not in self.names:
+            raise DeepLearningError(
+                f"A level must be a column of '{self.path}'; got '{name}', the columns are {', '.join(self.names)}. "
+                "Choose one of them."
+            )
+        return self.names.index(name)
+
+    def levels(self, maps: Sequence[ClassTable], reference: ClassTable) -> list[Level]:
+        """One level per column, the finest first.
+
+        Each raster's classes are looked up, by category and then by label, in the finest column that
+        holds all of them; a raster takes part in that level and in the coarser ones.
+
+        Raises:
+            DeepLearningError: a class of a map or of the reference stands in no column.
+        """
+        sources = [*maps, reference]
+        finest = [self._finest_column(table) for table in sources]
+        return [self._level(column, sources, finest) for column in range(len(self.names))]
+
+    def _level(self, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> Level:
+        classes = self._classes(column, sources, finest)
+        codes = [
+            self._indices(table, start, column, classes) if start <= column else None
+            for table, start in zip(sources, finest, strict=True)
+        ]
+        return Level(self.names[column], classes, codes[-1], tuple(codes[:-1]))
+
+    def _classes(self, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> ClassTable:
+        """Classes of a level: integers are categories; texts are numbered unless a raster of that level is."""
+        texts = list(dict.fromkeys(row[column] for row in self.rows))
+        known = [entry for table, start in zip(sources, finest, strict=True) if start == column for entry in table]
+        if all(_is_integer(text) for text in texts):
+            found = {entry.category: entry for entry in reversed(known)}
+            entries = [found.get(int(text), MapClass(int(text), "")) for text in texts]
+        else:
+            by_label = {entry.label.casefold(): entry for entry in reversed(known) if entry.label}
+            by_category = {str(entry.category): entry for entry in reversed(known)}
+            taken = {entry.category for entry in known}
+            free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
+            entries = [
+                by_label.get(text.casefold()) or by_category.get(text) or MapClass(next(free), text) for text in texts
+            ]
+        return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
+
+    def _indices(self, table: ClassTable, start: int, column: int, classes: ClassTable) -> NDArray[np.int64]:
+        parents = self._parents(start, column)
+        labels = {label.casefold(): index for index, label in enumerate(classes.labels)}
+        categories = {str(entry.category): index for index, entry in enumerate(classes)}
+        result = []
+        for entry in table:
+            text = parents[self._key(entry, start) or ""]
+            result.append(labels[text.casefold()] if text.casefold() in labels else categories[text])
+        return _with_null(np.array(result, dtype=np.int64))
+
+    def _parents(self, start: int, column: int) -> dict[str, str]:
+        parents: dict[str, str] = {}
+        for row in self.rows:
+            key = row[start].casefold()
+            if parents.setdefault(key, row[column]) != row[column]:
+                raise DeepLearningError(
+                    f"A class has one parent in each coarser level; '{row[start]}' has '{parents[key]}' and "
+                    f"'{row[column]}' in column {self.names[column]} of '{self.path}'. Correct the table of levels."
+                )
+        return parents
+
+    def _finest_column(self, table: ClassTable) -> int:
+        for column in range(len(self.names)):
+            if all(self._key(entry, column) is not None for entry in table):
+                return column
+        known = {row[0].casefold() for row in self.rows}
+        missing = [
+            f"{entry.category} {entry.label}".strip()
+            for entry in table
+            if str(entry.category) not in known and entry.label.casefold() not in known
+        ]
+        raise DeepLearningError(
+            f"Every class of maps and reference must stand in the table of levels; '{self.path}' has no "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Add a line for each, by category or label."
+        )
+
+    def _key(self, entry: MapClass, column: int) -> str | None:
+        """How a class is written in a column: as its category or as its label; None if it is not."""
+        texts = {row[column].casefold() for row in self.rows}
+        for text in (str(entry.category), entry.label.casefold()):
+            if text and text in texts:
+                return text
+        return None
+
+
+def common_levels(
+    table: LevelTable, maps: Sequence[ClassTable], reference: ClassTable, name: str = ""
+) -> tuple[Level, ...]:
+    """The levels that the reference and at least one map take part in, the finest first; or the one named.
+
+    Raises:
+        DeepLearningError: no such level, or the reference or a map is coarser than it.
+    """
+    levels = table.levels(maps, reference)
+    if not name:
+        return tuple(
+            level for level in levels if level.reference is not None and any(codes is not None for codes in level.maps)
+        )
+    level = levels[table.column(name)]
+    if level.reference is None or any(codes is None for codes in level.maps):
+        raise DeepLearningError(
+            f"Maps and reference must know the level they are assessed at; one is coarser than '{name}' in "
+            f"'{table.path}'. Choose a coarser level=."
+        )
+    return (level,)
+
+
+def _with_null(indices: NDArray) -> NDArray[np.int64]:
+    return np.append(indices, UNLABELLED).astype(np.int64)
+
+
+def _is_integer(text: str) -> bool:
+    return text.removeprefix("-").isdigit()

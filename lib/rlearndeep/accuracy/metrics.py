@@ -1,0 +1,236 @@
+"""Scores of predicted classes and values against a reference.
+
+Everything starts from a confusion matrix (or from sums of differences), never from the cells, so a
+map of any size is scored in constant memory. The scores themselves are scikit-learn's.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlearndeep.scene.classes import ClassTable
+
+_SUMMARY = (
+    ("overall_accuracy", "Overall accuracy"),
+    ("kappa", "Kappa"),
+    ("f1_macro", "F1 macro"),
+    ("f1_weighted", "F1 weighted"),
+    ("iou_mean", "Mean IoU"),
+)
+_PER_CLASS = ("precision", "recall", "f1", "iou")
+_UNDEFINED = "-"
+
+
+def count_pairs(reference: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Confusion matrix of class indices.
+
+    Args:
+        reference: class indices, any shape, integers.
+        predicted: class indices of the same shape.
+        classes: number K of classes.
+
+    Returns:
+        (K, K) counts, rows = reference, columns = prediction. Pairs in which either index is
+        negative or not below K are not counted.
+    """
+    rows, cols = np.asarray(reference).ravel(), np.asarray(predicted).ravel()
+    known = (rows >= 0) & (rows < classes) & (cols >= 0) & (cols < classes)
+    if not known.all():
+        rows, cols = rows[known], cols[known]
+    codes = rows.astype(np.int64) * classes + cols
+    return np.bincount(codes, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def scores(matrix: ArrayLike, classes: ClassTable) -> dict[str, Any]:
+    """Scores of a confusion matrix, as ``scores.json`` and ``format=json`` hold them.
+
+    A score that is not defined is None: precision of a class that was never predicted, recall of a
+    class without reference, F1 and IoU of a class with neither, kappa where only one class occurs.
+    Means over classes (F1 macro, mean IoU) run over the classes with reference support, so a class
+    absent from the reference is no zero in the mean; what was wrongly predicted as it still lowers the
+    recall, and with it the F1 and IoU, of the classes it was taken from.
+
+    Args:
+        matrix: (K, K) counts or weights, rows = reference.
+        classes: the K classes in the order of the rows.
+
+    Returns:
+        ``overall_accuracy``, ``kappa``, ``f1_macro``, ``f1_weighted``, ``iou_mean``, ``classes`` (a list of
+        ``category``, ``label``, ``precision``, ``recall``, ``f1``, ``iou``, ``support``) and
+        ``confusion_matrix`` (list of rows).
+    """
+    table = np.asarray(matrix)
+    per_class = _class_scores(table)
+    support = table.sum(axis=1)
+    result: dict[str, Any] = _summary_scores(table)
+    result["classes"] = [
+        {
+            "category": entry.category,
+            "label": label,
+            **{name: per_class[name][index] for name in _PER_CLASS},
+            "support": support[index].item(),
+        }
+        for index, (entry, label) in enumerate(zip(classes, classes.labels, strict=True))
+    ]
+    result["confusion_matrix"] = table.tolist()
+    return result
+
+
+def classification_report(values: dict[str, Any]) -> str:
+    """The familiar table of per-class scores, then the summary, of :func:`scores`; no final line break.
+
+    Numbers have a decimal point whatever the locale; ``-`` stands for a score that is not defined.
+    """
+    names = [_name(entry) for entry in values["classes"]]
+    width = max([len(name) for name in names] + [len(label) for _, label in _SUMMARY])
+    lines = [f"{'':{width}}  precision  recall      F1     IoU     support"]
+    for name, entry in zip(names, values["classes"], strict=True):
+        precision, recall, f1, iou = (_number(entry[key]) for key in _PER_CLASS)
+        lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {iou:>6}  {entry['support']:>10}")
+    lines.append("")
+    lines += [f"{label:{width}}  {_number(values[key]):>9}" for key, label in _SUMMARY]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class RegressionSums:
+    """Sums over pairs of reference and predicted values; two of them add up to those of both sets.
+
+    Attributes:
+        count: number of pairs.
+        mean: mean of the reference.
+        squares: sum of squared deviations of the reference from its mean.
+        error: sum of predicted - reference.
+        absolute: sum of absolute errors.
+        squared: sum of squared errors.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    error: float = 0.0
+    absolute: float = 0.0
+    squared: float = 0.0
+
+    @classmethod
+    def of(cls, reference: ArrayLike, predicted: ArrayLike) -> RegressionSums:
+        """Sums of two arrays of one shape; pairs with a NaN are left out."""
+        truth = np.asarray(reference, dtype=np.float64).ravel()
+        errors = np.asarray(predicted, dtype=np.float64).ravel() - truth
+        known = ~np.isnan(errors)
+        truth, errors = truth[known], errors[known]
+        if not truth.size:
+            return cls()
+        mean = float(truth.mean())
+        return cls(
+            int(truth.size),
+            mean,
+            float(np.square(truth - mean).sum()),
+            float(errors.sum()),
+            float(np.abs(errors).sum()),
+            float(np.square(errors).sum()),
+        )
+
+    def __add__(self, other: RegressionSums) -> RegressionSums:
+        """Sums of both sets of pairs together (moments: Chan, Golub and LeVeque 1983)."""
+        count = self.count + other.count
+        if count == 0:
+            return self
+        delta = other.mean - self.mean
+        return RegressionSums(
+            count,
+            self.mean + delta * other.count / count,
+            self.squares + other.squares + delta**2 * self.count * other.count / count,
+            self.error + other.error,
+            self.absolute + other.absolute,
+            self.squared + other.squared,
+        )
+
+
+def regression_scores(sums: RegressionSums) -> dict[str, Any]:
+    """Scores of a value map: ``count``, ``rmse``, ``mae``, ``bias`` (mean of predicted - reference) and ``r2``.
+
+    R2 is the coefficient of determination, 1 - squared errors / squared deviations of the reference
+    from its mean; it is negative for a map worse than that mean, and None where the reference does
+    not vary. All are None without pairs.
+    """
+    if not sums.count:
+        return {"count": 0, "rmse": None, "mae": None, "bias": None, "r2": None}
+    return {
+        "count": sums.count,
+        "rmse": math.sqrt(sums.squared / sums.count),
+        "mae": sums.absolute / sums.count,
+        "bias": sums.error / sums.count,
+        "r2": 1.0 - sums.squared / sums.squares if sums.squares > 0 else None,
+    }
+
+
+def _pairs(table: NDArray) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Class pairs that occur, as truth, prediction and weight.
+
+    Weights are floats: scikit-learn multiplies marginal sums, which overflow integers on big maps.
+    """
+    rows, cols = np.nonzero(table)
+    return rows, cols, table[rows, cols].astype(np.float64)
+
+
+def _summary_scores(table: NDArray) -> dict[str, float | None]:
+    from sklearn import metrics
+
+    truth, predicted, weights = _pairs(table)
+    if not truth.size:
+        return {key: None for key, _ in _SUMMARY}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is not defined becomes None, not a warning
+        known = np.flatnonzero(table.sum(axis=1))
+        options = {"labels": known, "sample_weight": weights, "zero_division": 0}
+        values = {
+            "overall_accuracy": metrics.accuracy_score(truth, predicted, sample_weight=weights),
+            "kappa": metrics.cohen_kappa_score(truth, predicted, sample_weight=weights),
+            "f1_macro": metrics.f1_score(truth, predicted, average="macro", **options),
+            "f1_weighted": metrics.f1_score(truth, predicted, average="weighted", **options),
+            "iou_mean": metrics.jaccard_score(truth, predicted, average="macro", **options),
+        }
+    return {key: _finite(value) for key, value in values.items()}
+
+
+def _class_scores(table: NDArray) -> dict[str, list[float | None]]:
+    """Scores per class, None where a class has no cell the score would divide by."""
+    from sklearn import metrics
+
+    truth, predicted, weights = _pairs(table)
+    if not truth.size:
+        return {name: [None] * len(table) for name in _PER_CLASS}
+    options = {"labels": range(len(table)), "average": None, "sample_weight": weights, "zero_division": 0}
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(truth, predicted, **options)
+    iou = metrics.jaccard_score(truth, predicted, **options)
+    in_reference, in_prediction = table.sum(axis=1) > 0, table.sum(axis=0) > 0
+    defined = {
+        "precision": (precision, in_prediction),
+        "recall": (recall, in_reference),
+        "f1": (f1, in_reference | in_prediction),
+        "iou": (iou, in_reference | in_prediction),
+    }
+    return {
+        name: [float(value) if exists else None for value, exists in zip(values, known, strict=True)]
+        for name, (values, known) in defined.items()
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.4f}"
+
+
+def _name(entry: dict[str, Any]) -> str:
+    category, label = str(entry["category"]), entry["label"]
+    return label if label == category else f"{category} {label}"

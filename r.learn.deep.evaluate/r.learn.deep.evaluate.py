@@ -1,0 +1,515 @@
+#!/usr/bin/env python3
+
+# MODULE:    r.learn.deep.evaluate
+# AUTHOR(S): r.learn.deep developers
+# PURPOSE:   Accuracy of class and value maps against a reference
+# COPYRIGHT: (C) 2026 by the r.learn.deep developers
+# SPDX-License-Identifier: GPL-2.0-or-later
+
+# %module
+# % description: Assesses the accuracy of class or value maps against a reference raster, areas or points.
+# % keyword: raster
+# % keyword: classification
+# % keyword: accuracy
+# % keyword: deep learning
+# %end
+# %option G_OPT_R_INPUTS
+# % key: input
+# % description: Class maps, or value maps, to assess
+# %end
+# %option G_OPT_R_INPUT
+# % key: reference
+# % required: no
+# % label: Reference raster
+# % description: Integer for class maps, floating point for value maps
+# % guisection: Reference
+# %end
+# %option G_OPT_V_INPUT
+# % key: vector
+# % required: no
+# % description: Reference vector with points or areas
+# % guisection: Reference
+# %end
+# %option G_OPT_V_FIELD
+# % guisection: Reference
+# %end
+# %option G_OPT_DB_COLUMN
+# % label: Column of the reference vector
+# % description: Categories (integer), labels of categories (text), or values (floating point)
+# % guisection: Reference
+# %end
+# %option G_OPT_DB_WHERE
+# % guisection: Reference
+# %end
+# %option G_OPT_R_INPUT
+# % key: strata
+# % required: no
+# % label: Strata the reference was sampled in
+# % description: Their areas weight the sample; default for points: the classes of the map
+# % guisection: Sample
+# %end
+# %option G_OPT_F_INPUT
+# % key: levels
+# % required: no
+# % label: Table (CSV) from a class to its parents
+# % description: First column: category or label; a column per coarser level, named in the header
+# % guisection: Classes
+# %end
+# %option
+# % key: level
+# % type: string
+# % required: no
+# % label: Level to assess
+# % description: Name of a column of the table; default: all levels
+# % guisection: Classes
+# %end
+# %option G_OPT_R_INPUT
+# % key: segments
+# % required: no
+# % description: Segmentation raster: accuracy by object and by area as well
+# % guisection: Classes
+# %end
+# %option G_OPT_M_DIR
+# % key: model
+# % required: no
+# % multiple: yes
+# % description: Models that made the maps: cells inside their training footprints are reported apart
+# % guisection: Training
+# %end
+# %option G_OPT_V_INPUT
+# % key: footprints
+# % required: no
+# % label: Footprints written by v.sample.patches
+# % description: Cells inside those of part training are reported apart
+# % guisection: Training
+# %end
+# %option G_OPT_R_OUTPUTS
+# % key: difference
+# % required: no
+# % label: Difference raster per input map
+# % description: Pair of classes in each cell, or map minus reference for values
+# % guisection: Output
+# %end
+# %option G_OPT_F_OUTPUT
+# % key: matrix
+# % required: no
+# % description: Confusion matrices (CSV)
+# % guisection: Output
+# %end
+# %option G_OPT_F_OUTPUT
+# % key: report
+# % required: no
+# % description: Report with pictures (HTML)
+# % guisection: Output
+# %end
+# %option
+# % key: format
+# % type: string
+# % required: no
+# % options: plain,json
+# % answer: plain
+# % description: Output format
+# % guisection: Output
+# %end
+# %option G_OPT_MEMORYMB
+# %end
+# %rules
+# % required: reference,vector
+# % exclusive: reference,vector
+# % collective: vector,column
+# % requires: where,vector
+# % requires: level,levels
+# %end
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import grass.script as gs
+
+
+def find_library() -> None:
+    """Put the suite's library on the path: the one beside this script in a checkout, else the installed one."""
+    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib")
+    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
+    for place in (beside, installed):
+        if os.path.isdir(os.path.join(place, "rlearndeep")):
+            sys.path.insert(0, place)
+            return
+    gs.fatal(
+        _("The library of r.learn.deep was not found beside the tool or in GRASS_ADDON_BASE. Install the add-on again.")
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options, read."""
+
+    maps: list
+    reference: str
+    vector: str
+    layer: str
+    column: str
+    where: str
+    strata: str
+    levels: str
+    level: str
+    segments: str
+    models: list
+    footprints: str
+    differences: list
+    matrix: str
+    report: str
+    memory: int
+
+    @classmethod
+    def read(cls, options):
+        """Settings of the parser's options."""
+        texts = ("reference", "vector", "layer", "column", "where", "strata", "levels", "level", "segments")
+        texts += ("footprints", "matrix", "report")
+        return cls(
+            maps=options["input"].split(","),
+            models=[name for name in options["model"].split(",") if name],
+            differences=[name for name in options["difference"].split(",") if name],
+            memory=int(options["memory"]),
+            **{key: options[key] for key in texts},
+        )
+
+
+def job(options, flags):
+    """Assess the maps; returns the object for format=json."""
+    from rlearndeep.accuracy.remarks import remarks
+    from rlearndeep.gis.session import current_region
+
+    settings = Settings.read(options)
+    region = current_region()
+    check_outputs(settings)
+    ground = open_ground(settings)
+    assess = assess_values if ground.is_floating else assess_classes
+    result, scatters = assess(settings, region, ground)
+    for remark in remarks(result):
+        gs.warning(remark)
+    write_files(settings, result, scatters)
+    if options["format"] == "plain":
+        from rlearndeep.accuracy.text import plain_text
+
+        sys.stdout.reconfigure(errors="replace")
+        print(plain_text(result))
+    return result
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The reference: a raster or a vector."""
+
+    name: str
+    kind: str
+    is_floating: bool
+    vector: object = None
+    areas: object = None
+
+
+def open_ground(settings):
+    """The reference, checked against the kind of the maps."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import raster_info
+    from rlearndeep.gis.references import open_reference_vector, rasterize_reference, with_whole_labels
+
+    floating = [name for name in settings.maps if raster_info(name).type != "CELL"]
+    if settings.vector:
+        vector = open_reference_vector(settings.vector, settings.layer, settings.column, settings.where)
+        vector = vector if floating else with_whole_labels(vector)
+        areas = rasterize_reference(vector) if vector.kind == "areas" else None
+        ground = Ground(settings.vector, vector.kind, vector.labels.dtype.kind == "f", vector, areas)
+    else:
+        ground = Ground(settings.reference, "raster", raster_info(settings.reference).type != "CELL")
+    if floating and not ground.is_floating:
+        raise DeepLearningError(
+            _(
+                "A map of values needs a reference of values; <{map}> is floating point and <{reference}> holds "
+                "classes. Convert the map with r.mapcalc (int()), or use a floating point reference."
+            ).format(map=floating[0], reference=ground.name)
+        )
+    return ground
+
+
+def check_outputs(settings):
+    """Refuse what could not be written, before anything is read."""
+    from rlearndeep.errors import DeepLearningError
+
+    own = set(settings.differences) & {name.split("@")[0] for name in [*settings.maps, settings.reference]}
+    if own:
+        raise DeepLearningError(
+            _("A difference map may not replace what it is made of; <{}> is an input. Choose another name.").format(
+                own.pop()
+            )
+        )
+    if settings.differences and len(settings.differences) != len(settings.maps):
+        raise DeepLearningError(
+            _("difference= needs one name per input map; got {names} for {maps} maps. Give as many names.").format(
+                names=len(settings.differences), maps=len(settings.maps)
+            )
+        )
+    for path in (settings.matrix, settings.report):
+        folder = os.path.dirname(os.path.abspath(path))
+        if path and not os.access(folder, os.W_OK):
+            raise DeepLearningError(
+                _("The folder of a file to write must exist and be writable; '{}' is not. Choose another.").format(
+                    folder
+                )
+            )
+
+
+def common(settings, region, ground, names):
+    """What every result begins with, after the remarks on grids."""
+    from rlearndeep.gis.references import alignment_remarks, area_unit
+
+    for remark in alignment_remarks(names, region):
+        gs.warning(remark)
+    return {
+        "kind": "values" if ground.is_floating else "classes",
+        "reference": ground.name,
+        "reference_kind": ground.kind,
+        "unit": "points" if ground.kind == "points" else "cells",
+        "cells": region.cells,
+        "area_unit": area_unit(),
+    }
+
+
+def points_in(region, vector, values):
+    """The labelled points inside the region, and how many lie outside."""
+    from rlearndeep.accuracy.counting import Points
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.references import reference_points
+
+    east, north, position = reference_points(vector)
+    rows, cols = region.cell_at(east, north)
+    inside = (rows >= 0) & (rows < region.rows) & (cols >= 0) & (cols < region.cols)
+    if not inside.any():
+        raise DeepLearningError(
+            _(
+                "Reference points must lie in the region; none of the {count} labelled points of <{name}> does. "
+                "Set the region with g.region."
+            ).format(count=len(rows), name=vector.name)
+        )
+    order = rows[inside].argsort(kind="stable")
+    chosen = [values[inside][order] for values in (rows, cols, position)]
+    return Points(chosen[0], chosen[1], values[chosen[2]]), int((~inside).sum())
+
+
+def layer_names(settings, region, ground):
+    """Names of the rasters to read, what each is, and the mask of cells trained on, None without such."""
+    from rlearndeep.accuracy.counting import Layers
+    from rlearndeep.accuracy.footprints import Footprints, training_footprints
+    from rlearndeep.gis.references import open_footprints
+
+    names, numbers = list(settings.maps), {}
+    trained = training_footprints(settings.models, region)
+    raster = ""
+    if settings.footprints:
+        raster, rectangles = open_footprints(settings.footprints)
+        trained += Footprints.of_rectangles(rectangles, region)
+
+    def put(role, name):
+        if name:
+            numbers[role] = len(names)
+            names.append(name)
+
+    put("reference", ground.areas.raster if ground.areas else settings.reference)
+    put("strata", settings.strata)
+    put("segments", settings.segments)
+    put("inside", raster)
+    wanted = settings.models or settings.footprints
+    return names, Layers(len(settings.maps), **numbers), trained.mask if wanted else None
+
+
+def class_layers(settings, region, ground):
+    """Layout of the layers to count, and the class tables to report."""
+    from rlearndeep.accuracy.counting import codings_of
+    from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
+    from rlearndeep.accuracy.tally import Coding, Layout
+    from rlearndeep.gis.references import categories_of, class_table, segment_range, strata_categories
+
+    levels = LevelTable.read(settings.levels) if settings.levels else None
+    found = [categories_of(name, region, exact=levels is not None) for name in settings.maps]
+    tables = [class_table(name, categories) for name, categories in zip(settings.maps, found, strict=True)]
+    if ground.vector:
+        table, codes, unknown = vector_classes(ground.vector.labels, tables, levels.numbers if levels else ())
+        reference = Coding(ground.vector.features, codes, len(table))
+        if ground.areas:
+            reference = Coding(ground.areas.values, codes[ground.areas.positions], len(table))
+        if unknown and not levels:
+            gs.warning(_("Classes of the reference that no map has: {}").format(", ".join(unknown)))
+    else:
+        categories = categories_of(ground.name, region, exact=levels is not None)
+        table, reference = class_table(ground.name, categories), Coding.of(categories)
+    for conflict in label_conflicts(tables, table):
+        gs.warning(conflict)
+    layout = Layout(
+        codings_of(found),
+        reference,
+        Coding.of(strata_categories(settings.strata, region)) if settings.strata else None,
+        segment_range(settings.segments) if settings.segments else None,
+        bool(settings.models or settings.footprints),
+    )
+    if levels is None:
+        return layout, (own_level(tables, table),)
+    return layout, common_levels(levels, tables, table, settings.level)
+
+
+def assess_classes(settings, region, ground):
+    """Scores of class maps."""
+    from rlearndeep.accuracy.assessment import Assessment
+    from rlearndeep.accuracy.counting import ClassCounting
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import cell_areas
+    from rlearndeep.gis.references import read_strips
+
+    sampled = ground.kind == "points"
+    if settings.differences and sampled:
+        raise DeepLearningError(
+            _("difference= needs a reference of cells; <{}> holds points. Leave difference= out.").format(ground.name)
+        )
+    names, layers, trained = layer_names(settings, region, ground)
+    layout, levels = class_layers(settings, region, ground)
+    result = common(
+        settings, region, ground, names[: layers.maps] + ([settings.reference] if settings.reference else [])
+    )
+    counting = ClassCounting(layers, layout, cell_areas(region), trained)
+    strips = read_strips(names, region, "int32", settings.memory, lambda done, total: gs.percent(done, total, 1))
+    with ExitStack() as stack:
+        if sampled:
+            points, outside = points_in(region, ground.vector, ground.vector.features)
+            result.update(points=len(points), points_outside=outside)
+            counts = counting.points(strips, points)
+        else:
+            codings, watch = difference_writers(settings, region, levels, stack)
+            counts = counting.cells(strips, watch)
+        assessment = Assessment(tuple(settings.maps), counts, levels, sampled or bool(settings.strata))
+        result.update(assessment.result())
+    if settings.differences:
+        describe_differences(settings, ground, codings)
+    return result, []
+
+
+def difference_writers(settings, region, levels, stack):
+    """Codings of the difference maps, and the function that writes them strip by strip."""
+    from rlearndeep.accuracy.difference import DifferenceCoding
+    from rlearndeep.gis.rasters import CELL_NULL, RasterWriter
+
+    if not settings.differences:
+        return [], None
+    codings = [DifferenceCoding.at(levels[0], number, CELL_NULL) for number in range(len(settings.maps))]
+    tables = [coding.table() for coding in codings]
+    writers = [stack.enter_context(RasterWriter(name, region)) for name in settings.differences]
+
+    def watch(window, units):
+        for number, (coding, table, writer) in enumerate(zip(codings, tables, writers, strict=True)):
+            writer.write(coding.cells(units, number, table).reshape(window.shape))
+
+    return codings, watch
+
+
+def describe_differences(settings, ground, codings):
+    """Categories, colours and texts of the difference maps."""
+    from rlearndeep.gis.rasters import describe_raster, write_class_table
+
+    for name, source, coding in zip(settings.differences, settings.maps, codings, strict=True):
+        write_class_table(name, coding.class_table())
+        title = _("Difference of {map} and {reference}").format(map=source, reference=ground.name)
+        text = _("category = class of the reference x {base} + class of the map").format(base=coding.base)
+        describe_raster(name, title, text, source=source)
+
+
+def assess_values(settings, region, ground):
+    """Scores of value maps."""
+    from rlearndeep.accuracy.assessment import value_result
+    from rlearndeep.accuracy.counting import ValueCounting
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import raster_info
+    from rlearndeep.gis.references import read_strips
+
+    given = [key for key in ("strata", "levels", "segments", "matrix") if getattr(settings, key)]
+    if given:
+        raise DeepLearningError(
+            _("{option}= needs classes; the reference <{name}> holds floating point values. Leave it out.").format(
+                option=given[0], name=ground.name
+            )
+        )
+    gs.message(_("The reference <{}> holds floating point values: maps are compared as values.").format(ground.name))
+    names, layers, trained = layer_names(settings, region, ground)
+    rasters = names[: layers.maps] + ([settings.reference] if settings.reference else [])
+    result = common(settings, region, ground, rasters)
+    infos = [raster_info(name) for name in rasters]
+    limits = min(info.minimum for info in infos), max(info.maximum for info in infos)
+    if ground.vector:
+        limits = min(limits[0], ground.vector.labels.min()), max(limits[1], ground.vector.labels.max())
+    areas = (ground.areas.values, ground.vector.labels[ground.areas.positions]) if ground.areas else None
+    counting = ValueCounting(layers, limits, trained, areas)
+    strips = read_strips(names, region, "float64", settings.memory, lambda done, total: gs.percent(done, total, 1))
+    zones = bool(settings.models or settings.footprints)
+    with ExitStack() as stack:
+        if ground.kind == "points":
+            points, outside = points_in(region, ground.vector, ground.vector.labels)
+            result.update(points=len(points), points_outside=outside)
+            counts = counting.points(strips, points)
+        else:
+            counts = counting.cells(strips, value_writers(settings, region, stack))
+        result.update(value_result(settings.maps, counts, zones))
+    if settings.differences:
+        describe_values(settings, ground)
+    return result, [(counting.limits, entry.scatter) for entry in counts]
+
+
+def value_writers(settings, region, stack):
+    """Function that writes the difference maps, map minus reference, strip by strip; None without such maps."""
+    from rlearndeep.gis.rasters import RasterWriter
+
+    if not settings.differences:
+        return None
+    writers = [stack.enter_context(RasterWriter(name, region, dtype="float64")) for name in settings.differences]
+
+    def watch(_window, maps, reference):
+        for values, writer in zip(maps, writers, strict=True):
+            writer.write(values - reference)
+
+    return watch
+
+
+def describe_values(settings, ground):
+    """Colours and texts of the difference maps of values."""
+    from rlearndeep.gis.rasters import describe_raster
+
+    for name, source in zip(settings.differences, settings.maps, strict=True):
+        gs.run_command("r.colors", map=name, color="differences", quiet=True)
+        title = _("Difference of {map} and {reference}").format(map=source, reference=ground.name)
+        describe_raster(name, title, _("map minus reference"), source=source)
+
+
+def write_files(settings, result, scatters):
+    """The confusion matrices and the report, where asked for."""
+    from pathlib import Path
+
+    from rlearndeep.accuracy.text import matrix_table
+    from rlearndeep.patches import write_text
+
+    if settings.matrix:
+        write_text(Path(settings.matrix), matrix_table(result))
+    if settings.report:
+        from rlearndeep.accuracy.report import html_report
+        from rlearndeep.gis.session import command_line
+
+        write_text(Path(settings.report), html_report(result, scatters, command_line()))
+
+
+def main():
+    options, flags = gs.parser()
+    find_library()
+    from rlearndeep.gis.session import run
+
+    run(job, options, flags)
+
+
+if __name__ == "__main__":
+    main()

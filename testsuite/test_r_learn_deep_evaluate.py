@@ -1,0 +1,313 @@
+"""r.learn.deep.evaluate on small maps whose answers are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Grass, new_mapset
+
+TOOL = "r.learn.deep.evaluate"
+LABELS = "1:deforestation\n2:forest gain\n3:stable forest\n4:stable non-forest\n"
+# Olofsson et al. (2014): sample counts with map classes in rows, reference classes in columns.
+COUNTS = ((66, 0, 5, 4), (0, 55, 8, 12), (1, 0, 153, 11), (2, 1, 9, 313))
+FIRST_CELLS = (1, 201, 351, 3551)
+SIDE = 94868.32980505138  # 100 x 100 cells of 90 ha stand for the paper's 10,000,000 cells of 0.09 ha
+
+
+def raster(session: Grass, name: str, expression: str) -> None:
+    session.ok("r.mapcalc", f"expression={name} = {expression}", "--overwrite")
+
+
+def sample_lines() -> str:
+    """The paper's sample, each unit in a cell of its map class: east|north|cat|label|category|value."""
+    names = [line.partition(":")[2] for line in LABELS.splitlines()]
+    lines = []
+    for stratum, cell in enumerate(FIRST_CELLS):
+        for truth in range(4):
+            for _ in range(COUNTS[stratum][truth]):
+                row, col = divmod(cell - 1, 100)
+                east, north = (col + 0.5) * SIDE / 100, SIDE - (row + 0.5) * SIDE / 100
+                lines.append(f"{east}|{north}|{len(lines) + 1}|{names[truth]}|{truth + 1}|{truth + 1.5}\n")
+                cell += 1
+    return "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def olofsson(tmp_path_factory, grass_env) -> Grass:
+    """The map and the sample of the paper."""
+    session = new_mapset(tmp_path_factory.mktemp("olofsson"), grass_env, "EPSG:32119")
+    session.ok("g.region", f"n={SIDE}", "s=0", "w=0", f"e={SIDE}", "rows=100", "cols=100")
+    raster(session, "n", "(row() - 1) * 100 + col()")
+    raster(session, "classes", "if(n <= 200, 1, if(n <= 350, 2, if(n <= 3550, 3, 4)))")
+    session.ok("r.category", "map=classes", "separator=:", "rules=-", stdin=LABELS)
+    columns = "x double precision, y double precision, cat int, label varchar(30), number int, value double precision"
+    session.ok("v.in.ascii", "input=-", "output=sample", "cat=3", f"columns={columns}", stdin=sample_lines())
+    return session
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, grass_env) -> Grass:
+    """Maps of 4 x 6 cells in a project without coordinate system, and areas."""
+    session = new_mapset(tmp_path_factory.mktemp("small"), grass_env)
+    session.ok("g.region", "n=4", "s=0", "w=0", "e=6", "rows=4", "cols=6")
+    raster(session, "truth", "if(col() <= 2, 1, if(col() <= 4, 2, if(row() == 4, null(), 3)))")
+    raster(session, "good", "if(row() == 1, null(), if(col() == 3, 1, truth))")
+    raster(session, "poor", "if(row() == 2, 3, truth)")
+    raster(session, "values", "truth + 0.5")
+    raster(session, "float_truth", "truth * 1.0")
+    raster(session, "objects", "(col() + 1) / 2")
+    session.ok("r.category", "map=good", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:field\n")
+    session.ok("r.colors", "map=good", "rules=-", stdin="1 blue\n2 green\n3 yellow\n")
+    session.ok("r.to.vect", "input=truth", "output=plots", "type=area", "column=number")
+    session.ok("v.db.addcolumn", "map=plots", "columns=name varchar(20), height double precision")
+    for number, name in ((1, "Water"), (2, "forest"), (3, "moor")):
+        session.ok("v.db.update", "map=plots", "column=name", f"value={name}", f"where=number = {number}")
+        session.ok("v.db.update", "map=plots", "column=height", f"value={number}.0", f"where=number = {number}")
+    return session
+
+
+def test_worked_example_of_the_paper_from_points(olofsson):
+    result = olofsson.json(TOOL, "input=classes", "vector=sample", "column=label")
+    entry = result["maps"][0]
+    assert (result["points"], result["points_outside"], entry["units"]) == (640, 0, 640)
+    assert entry["confusion_matrix"] == [list(row) for row in zip(*COUNTS, strict=True)]
+    area = entry["area"]
+    assert round(area["overall_accuracy"]["value"], 2) == 0.95
+    assert [round(item["users_accuracy"]["value"], 2) for item in area["classes"]] == [0.88, 0.73, 0.93, 0.96]
+    assert [round(item["producers_accuracy"]["value"], 2) for item in area["classes"]] == [0.75, 0.85, 0.93, 0.96]
+    assert [round(item["mapped_area"] / 10000) for item in area["classes"]] == [18000, 13500, 288000, 580500]
+    assert [round(item["area"]["value"] / 10000) for item in area["classes"]] == [21158, 11686, 285770, 581386]
+    assert entry["classes"][0]["label"] == "deforestation"
+
+
+def test_integer_column_and_explicit_strata_give_the_same(olofsson):
+    by_label = olofsson.json(TOOL, "input=classes", "vector=sample", "column=label")["maps"][0]
+    by_number = olofsson.json(TOOL, "input=classes", "vector=sample", "column=number", "strata=classes")["maps"][0]
+    assert by_number == by_label
+
+
+def test_plain_text_has_both_names_and_the_intervals(olofsson):
+    text = olofsson.ok(TOOL, "input=classes", "vector=sample", "column=label", LC_ALL="C.UTF-8")
+    assert "Precision is the user's accuracy, recall the producer's accuracy." in text
+    assert "21,158 ± 6,158" in text
+    assert "0.75 ± 0.21" in text
+    assert "Overall accuracy        0.9172" in text
+
+
+def test_plain_text_survives_any_locale(olofsson):
+    text = olofsson.run(TOOL, "input=classes", "vector=sample", "column=label", LC_ALL="C", PYTHONUTF8="0")
+    assert text.returncode == 0, text.stderr
+    assert "0.9172" in text.stdout
+
+
+def test_where_selects_points_and_those_outside_are_counted(olofsson):
+    some = olofsson.json(TOOL, "input=classes", "vector=sample", "column=number", "where=cat <= 75")
+    assert some["points"] == 75
+    assert some["maps"][0]["area"]["unsampled"] > 0
+    region = f"north: {SIDE}; south: 0; east: {SIDE / 2}; west: 0; rows: 100; cols: 50; proj: 99; zone: 0; "
+    region += f"e-w resol: {SIDE / 100}; n-s resol: {SIDE / 100}"
+    half = olofsson.json(TOOL, "input=classes", "vector=sample", "column=number", GRASS_REGION=region)
+    assert half["points"] + half["points_outside"] == 640
+    assert half["points_outside"] > 0
+
+
+def test_points_with_values_score_a_value_map(olofsson):
+    result = olofsson.json(TOOL, "input=classes", "vector=sample", "column=value", "where=label = 'stable forest'")
+    assert result["kind"] == "values"
+    # 5 cells mapped 1, 8 mapped 2, 153 mapped 3, 9 mapped 4 against 3.5
+    errors = [-2.5] * 5 + [-1.5] * 8 + [-0.5] * 153 + [0.5] * 9
+    assert result["maps"][0]["mae"] == pytest.approx(sum(map(abs, errors)) / 175)
+    assert result["maps"][0]["bias"] == pytest.approx(sum(errors) / 175)
+
+
+def test_raster_reference_exact(small):
+    result = small.json(TOOL, "input=good", "reference=truth")
+    entry = result["maps"][0]
+    assert (result["cells"], result["without_reference"], result["area_unit"]) == (24, 2, "square map units")
+    assert (entry["units"], entry["null"]) == (16, 6)
+    assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [0, 0, 4]]
+    assert entry["overall_accuracy"] == pytest.approx(13 / 16)
+    assert [item["label"] for item in entry["classes"]] == ["water", "forest", "field"]
+    assert set(entry["classes"][0]) == {"category", "label", "precision", "recall", "f1", "iou", "support"}
+
+
+def test_map_against_itself_scores_one(small):
+    entry = small.json(TOOL, "input=truth", "reference=truth")["maps"][0]
+    assert (entry["overall_accuracy"], entry["kappa"], entry["iou_mean"]) == (1.0, 1.0, 1.0)
+
+
+def test_two_maps_side_by_side(small):
+    result = small.json(TOOL, "input=good,poor", "reference=truth")
+    found = result["comparisons"][0]
+    assert found["maps"] == ["good", "poor"]
+    assert found["right"] == {"both": 10, "first": 3, "second": 2, "neither": 1}
+    assert found["units"] == 16
+    assert found["mcnemar"]["test"] == "exact"
+    assert found["difference"] == pytest.approx(1 / 16)
+
+
+def test_areas_with_integers_equal_the_raster_they_came_from(small):
+    by_raster = small.json(TOOL, "input=good", "reference=truth")["maps"][0]
+    by_area = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
+    assert by_area["confusion_matrix"] == by_raster["confusion_matrix"]
+
+
+def test_areas_with_texts_are_matched_to_labels_and_unknown_ones_told(small):
+    done = small.run(TOOL, "input=good", "vector=plots", "column=name", "format=json", GRASS_VERBOSE="1")
+    entry = json.loads(done.stdout)["maps"][0]
+    assert "moor" in done.stderr
+    assert [(item["category"], item["label"]) for item in entry["classes"]][-1] == (4, "moor")
+    assert entry["confusion_matrix"] == [[6, 0, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 4, 0]]
+
+
+def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small):
+    by_number = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
+    by_height = small.json(TOOL, "input=good", "vector=plots", "column=height")["maps"][0]
+    assert by_height == by_number
+
+
+def test_footprints_that_are_closed_lines_are_filled(small):
+    ring = "L 5 1\n 1.0 3.0\n 4.0 3.0\n 4.0 1.0\n 1.0 1.0\n 1.0 3.0\n 1 7\n"
+    small.ok("v.in.ascii", "-n", "input=-", "output=rings", "format=standard", stdin=ring)
+    small.ok("v.db.addtable", "map=rings", "columns=part varchar(10)")
+    small.ok("v.db.update", "map=rings", "column=part", "value=training")
+    zones = small.json(TOOL, "input=good", "reference=truth", "footprints=rings")["maps"][0]["training_footprints"]
+    assert zones["inside"]["confusion_matrix"] == [[2, 0, 0], [2, 2, 0], [0, 0, 0]]
+
+
+def test_areas_with_values_score_value_maps(small):
+    entry = small.json(TOOL, "input=values", "vector=plots", "column=height")["maps"][0]
+    assert (entry["units"], entry["rmse"], entry["bias"]) == (22, 0.5, 0.5)
+
+
+def test_value_maps_and_their_difference(small):
+    result = small.json(TOOL, "input=values,truth", "reference=float_truth", "difference=gap,none")
+    assert [entry["rmse"] for entry in result["maps"]] == [0.5, 0.0]
+    assert "min=0.5" in small.ok("r.info", "-r", "map=gap")
+
+
+def test_difference_map_has_pairs_labels_and_history(small):
+    small.ok(TOOL, "input=good", "reference=truth", "difference=pairs")
+    cells = small.ok("r.stats", "-cn", "input=pairs").split("\n")
+    assert [line.split() for line in cells if line] == [["11", "6"], ["21", "3"], ["22", "3"], ["33", "4"]]
+    labels = small.ok("r.category", "map=pairs", "separator=:")
+    assert "21:forest mapped as water" in labels
+    assert TOOL in small.ok("r.info", "-h", "map=pairs")
+
+
+def test_segments_count_as_objects(small):
+    entry = small.json(TOOL, "input=good", "reference=truth", "segments=objects")["maps"][0]["segments"]
+    assert entry["objects"] == 3
+    # The second object is half right: of equals the class of the smaller category counts.
+    assert entry["by_object"]["confusion_matrix"] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+    assert entry["by_area"]["confusion_matrix"] == [[8.0, 0, 0], [8.0, 0, 0], [0, 0, 8.0]]
+
+
+def test_levels_of_a_table(small, tmp_path):
+    table = tmp_path / "levels.csv"
+    table.write_text("fine,coarse\n1,wet\n2,dry\n3,dry\n")
+    every = small.json(TOOL, "input=good", "reference=truth", f"levels={table}")["maps"][0]
+    assert [level["level"] for level in every["levels"]] == ["fine", "coarse"]
+    assert every["levels"][1]["confusion_matrix"] == [[6, 0], [3, 7]]
+    coarse = small.json(TOOL, "input=good", "reference=truth", f"levels={table}", "level=coarse")["maps"][0]
+    assert coarse["confusion_matrix"] == [[6, 0], [3, 7]]
+    assert [item["label"] for item in coarse["classes"]] == ["wet", "dry"]
+
+
+def test_matrix_and_report_files(small, tmp_path):
+    matrix, report = tmp_path / "matrix.csv", tmp_path / "report.html"
+    small.ok(TOOL, "input=good", "reference=truth", f"matrix={matrix}", f"report={report}")
+    rows = list(csv.reader(matrix.read_text().splitlines()))
+    assert rows[0] == ["map", "reference", "1 water", "2 forest", "3 field", "total"]
+    assert rows[2] == ["good", "2 forest", "3", "3", "0", "6"]
+    assert rows[-1] == ["good", "total", "9", "3", "4", "16"]
+    html = report.read_text()
+    assert html.count("data:image/png;base64,") == 2
+    assert "http" not in html and 'src="data:' in html
+    message = small.error(TOOL, "input=good", "reference=truth", f"matrix={matrix}")
+    assert "exists" in message
+
+
+def test_training_footprints_are_reported_apart(small):
+    lines = "".join(
+        f"{col + 0.5}|{3.5 - row}|{row * 6 + col + 1}|{'training' if row < 3 else 'test'}\n"
+        for row in range(4)
+        for col in range(6)
+    )
+    small.ok(
+        "v.in.ascii",
+        "input=-",
+        "output=prints",
+        "cat=3",
+        "columns=x double precision, y double precision, cat int, part varchar(10)",
+        stdin=lines,
+    )
+    done = small.run(TOOL, "input=good", "reference=truth", "footprints=prints", "format=json", GRASS_VERBOSE="1")
+    zones = json.loads(done.stdout)["maps"][0]["training_footprints"]
+    assert zones["inside"]["confusion_matrix"] == [[4, 0, 0], [2, 2, 0], [0, 0, 4]]
+    assert zones["outside"]["confusion_matrix"] == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert "training footprints" in " ".join(done.stderr.split())
+
+
+def test_misaligned_grids_are_said(small):
+    region = "north: 4; south: 0; east: 6; west: 0; rows: 8; cols: 12; e-w resol: 0.5; n-s resol: 0.5; proj: 0; zone: 0"
+    done = small.run(TOOL, "input=good", "reference=truth", "format=json", GRASS_REGION=region, GRASS_VERBOSE="1")
+    assert "nearest neighbour" in " ".join(done.stderr.split())
+    assert json.loads(done.stdout)["maps"][0]["units"] == 64
+
+
+def test_geographic_cells_weigh_by_their_area(grass_crs):
+    session = grass_crs("EPSG:4326")
+    session.ok("g.region", "n=60", "s=0", "w=0", "e=1", "rows=2", "cols=2")
+    raster(session, "truth", "row()")
+    raster(session, "map", "1")
+    found = session.json(TOOL, "input=map", "reference=truth")["maps"][0]["confusion_matrix_area"]
+    assert found[1][0] > 1.2 * found[0][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("input=nothing", "reference=truth"), "nothing"),
+        (("input=good", "reference=nothing"), "nothing"),
+        (("input=good",), "reference"),
+        (("input=good", "vector=nothing", "column=number"), "nothing"),
+        (("input=good", "vector=plots", "column=colour"), "colour"),
+        (("input=good", "vector=plots", "column=number", "where=number = 99"), "where="),
+        (("input=good", "vector=plots", "column=number", "where=nonsense ="), "SQL"),
+        (("input=values", "reference=truth"), "floating point"),
+        (("input=values", "reference=float_truth", "segments=objects"), "segments="),
+        (("input=good", "reference=truth", "segments=values"), "integers"),
+        (("input=good", "reference=truth", "model=/nowhere"), "model.json"),
+        (("input=good", "reference=truth", "matrix=/nowhere/m.csv"), "/nowhere"),
+        (("input=good,poor", "reference=truth", "difference=one"), "one name per input map"),
+        (("input=good", "reference=truth", "footprints=plots"), "part"),
+    ],
+)
+def test_bad_input_is_one_line(small, arguments, words):
+    assert words in small.error(TOOL, *arguments)
+
+
+def test_no_overlap_is_refused_and_nothing_written(small):
+    raster(small, "elsewhere", "if(isnull(good), 1, null())")
+    message = small.error(TOOL, "input=good", "reference=elsewhere", "difference=never")
+    assert "none in common" in message
+    assert "never" not in small.maps("raster")
+
+
+def test_unknown_level_and_broken_table_are_refused(small, tmp_path):
+    table = tmp_path / "levels.csv"
+    table.write_text("fine,coarse\n1,wet\n2,dry\n3,dry\n")
+    assert "fine, coarse" in small.error(TOOL, "input=good", "reference=truth", f"levels={table}", "level=other")
+    table.write_text("fine,coarse\n1,wet\n")
+    assert "2 forest" in small.error(TOOL, "input=good", "reference=truth", f"levels={table}")
+
+
+def test_temporary_maps_are_gone(small):
+    small.ok(TOOL, "input=good", "vector=plots", "column=number")
+    left = [name for kind in ("raster", "vector") for name in small.maps(kind) if name.startswith("tmp_")]
+    assert left == []
+    assert not list(Path(small.mapset).parent.glob("*.part"))

@@ -1,0 +1,87 @@
+"""Cells inside training footprints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rlearndeep.accuracy.footprints import Footprints, training_footprints
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard, Network, write_card
+from rlearndeep.scene.bands import Normalization
+from rlearndeep.scene.geometry import Region, Window
+from synthetic_patches import make_patches
+
+REGION = Region(north=100, south=0, east=200, west=0, rows=10, cols=20)
+
+
+def test_a_cell_belongs_to_a_footprint_when_its_centre_does():
+    footprints = Footprints.of_rectangles(np.array([[96.0, 74.0, 56.0, 24.0]]), REGION)
+    mask = footprints.mask(REGION.window)
+    rows, cols = np.nonzero(mask)
+    east, north = REGION.centre(rows, cols)
+    assert ((north < 96) & (north > 74) & (east > 24) & (east < 56)).all()
+    assert mask.sum() == 3 * 4
+
+
+def test_mask_of_a_strip_is_that_part_of_the_whole():
+    random = np.random.default_rng(0)
+    north, west = random.uniform(-20, 120, 30), random.uniform(-20, 220, 30)
+    footprints = Footprints.of_rectangles(np.stack([north, north - 17, west + 23, west], axis=1), REGION)
+    whole = footprints.mask(REGION.window)
+    for start in range(0, 10, 3):
+        window = Window(start, min(start + 3, 10), 0, 20)
+        assert np.array_equal(footprints.mask(window), whole[window.slices])
+
+
+def test_cells_of_the_own_grid_are_met_exactly():
+    footprints = Footprints.of_rectangles(np.array([[90.0, 70.0, 50.0, 30.0]]), REGION)
+    assert (footprints.rows.tolist(), footprints.cols.tolist()) == ([[1, 3]], [[3, 5]])
+
+
+def write_model(path, patches: list[str], dataset) -> None:
+    manifest = dataset.manifest
+    card = ModelCard(
+        backend="torch",
+        weights="weights.safetensors",
+        network=Network("unet", len(manifest.reference.bands), len(manifest.classes)),
+        unit=manifest.unit,
+        bands=manifest.reference.bands,
+        normalization=Normalization("none"),
+        classes=manifest.classes,
+        patch=manifest.reference.shape,
+        resolution=manifest.reference.resolution,
+        training={"patches": patches},
+    )
+    path.mkdir()
+    (path / card.weights).touch()
+    write_card(path, card, path.name)
+
+
+def test_training_patches_of_a_model_are_its_footprints(tmp_path):
+    dataset = make_patches(tmp_path / "patches", size=4, count=20)
+    index = np.load(tmp_path / "patches" / "index.npy", mmap_mode="r+")
+    index["row"], index["col"] = np.arange(20) * 4, (np.arange(20) * 7) % 90
+    index.flush()
+    write_model(tmp_path / "model", ["patches"], dataset)
+    region = dataset.manifest.region
+    mask = training_footprints([tmp_path / "model"], region).mask(region.window)
+    expected = np.zeros(region.shape, dtype=bool)
+    for row, col in zip(*(index[index["part"] == 0][axis] for axis in ("row", "col")), strict=True):
+        expected[row : row + 4, col : col + 4] = True
+    assert np.array_equal(mask, expected)
+    assert 0 < mask.sum() < 20 * 16
+
+
+def test_patches_that_are_gone_are_named(tmp_path):
+    dataset = make_patches(tmp_path / "patches", size=4, count=10)
+    write_model(tmp_path / "model", [str(tmp_path / "moved")], dataset)
+    with pytest.raises(DeepLearningError, match="moved"):
+        training_footprints([tmp_path / "model"], REGION)
+    write_model(tmp_path / "other", [], dataset)
+    with pytest.raises(DeepLearningError, match="names none"):
+        training_footprints([tmp_path / "other"], REGION)
+
+
+def test_directory_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(DeepLearningError, match=r"model\.json"):
+        training_footprints([tmp_path], REGION)
