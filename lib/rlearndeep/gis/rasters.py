@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ CELL_NULL = np.iinfo(np.int32).min
 
 _GET = {"int32": "Rast_get_c_row", "float32": "Rast_get_f_row", "float64": "Rast_get_d_row"}
 _PUT = {"int32": "Rast_put_c_row", "float32": "Rast_put_f_row", "float64": "Rast_put_d_row"}
+_SLIVER = 0.01
 _INTEGERS = (np.uint8, np.int16, np.uint16, np.int32)
 
 
@@ -88,26 +90,34 @@ class RasterStack:
     Rows and columns count in ``region``; they may reach beyond it, and beyond the rasters, where
     everything is null. GRASS's MASK is applied, resampling is by nearest neighbour.
 
-    All stacks that are open at the same time must be given the same ``region`` and ``window``, because
-    GRASS has one input window per process.
+    GRASS has one input window per process and refuses to change it while maps are open: stacks that are open at
+    the same time must have the same ``region`` and ``window`` and know of each other's rasters by ``beside``.
 
     Args:
         names: rasters that exist.
         region: the grid.
         window: cells that will be read; default the region. It may reach beyond the region.
         dtype: type of the arrays returned: int32, float32 (exact for integers below 2**24) or float64.
+        beside: the rasters of other stacks that will be open at the same time.
     """
 
-    def __init__(self, names: Sequence[str], region: Region, window: Window | None = None, dtype: str = "float32"):
+    def __init__(
+        self,
+        names: Sequence[str],
+        region: Region,
+        window: Window | None = None,
+        dtype: str = "float32",
+        beside: Sequence[str] = (),
+    ):
         _, libraster, direct = libraries()
         self.names = [find_raster(name) for name in names]
         self.region = region
         self.dtype = np.dtype(dtype)
         self._get_row = getattr(direct, _GET[dtype])
         self._get_nulls = direct.Rast_get_null_value_row
-        self._readable = _readable(region, window or region.window, [raster_info(name).region for name in self.names])
-        head = cell_head(region.subregion(self._readable))
-        libraster.Rast_set_input_window(ctypes.byref(head))
+        extents = [raster_info(name).region for name in (*self.names, *beside)]
+        self._readable = _readable(region, window or region.window, extents)
+        self._set_window()
         self._files = [libraster.Rast_open_old(*name.split("@")) for name in self.names]
 
     def __enter__(self) -> RasterStack:
@@ -135,7 +145,16 @@ class RasterStack:
         """True where any of the rasters is null, (rows, cols); much faster than reading the values."""
         return (self._read_rows(window, np.dtype(np.int8), 1, self._get_nulls) != 0).any(axis=0)
 
+    def _set_window(self) -> None:
+        global _input_window
+        wanted = self.region.subregion(self._readable)
+        if _input_window != wanted:
+            _, libraster, _ = libraries()
+            libraster.Rast_set_input_window(ctypes.byref(cell_head(wanted)))
+            _input_window = wanted
+
     def _read_rows(self, window: Window, dtype: np.dtype, outside: float, get_row: Callable) -> NDArray:
+        self._set_window()
         part = window.intersection(self._readable)
         shape = (len(self._files), *window.shape)
         # A buffer that is filled by the reading alone is not touched twice.
@@ -158,13 +177,27 @@ class RasterStack:
         return result
 
 
+_input_window: Region | None = None
+
+
+def extent_window(region: Region, extents: Sequence[Region]) -> Window:
+    """The cells of a region's endless grid in which any of several rasters has cells."""
+    # A raster that covers less than 1 % of a cell does not give it a value; without this the last bit would decide.
+    first_row = min((region.north - extent.north) / region.nsres for extent in extents)
+    last_row = max((region.north - extent.south) / region.nsres for extent in extents)
+    first_col = min((extent.west - region.west) / region.ewres for extent in extents)
+    last_col = max((extent.east - region.west) / region.ewres for extent in extents)
+    return Window(
+        math.floor(first_row + _SLIVER),
+        math.ceil(last_row - _SLIVER),
+        math.floor(first_col + _SLIVER),
+        math.ceil(last_col - _SLIVER),
+    )
+
+
 def _readable(region: Region, window: Window, extents: Sequence[Region]) -> Window:
     """The part of a window in which any of the rasters has cells, at least the window's first cell."""
-    row_start, col_start = region.cell_at(
-        min(extent.west for extent in extents), max(extent.north for extent in extents)
-    )
-    row_stop, col_stop = region.cell_at(max(extent.east for extent in extents), min(extent.south for extent in extents))
-    part = window.intersection(Window(int(row_start), int(row_stop) + 1, int(col_start), int(col_stop) + 1))
+    part = window.intersection(extent_window(region, extents))
     if part.is_empty:
         return Window(window.row_start, window.row_start + 1, window.col_start, window.col_start + 1)
     return part
@@ -188,10 +221,14 @@ class RasterWriter:
         self.region = region
         self.dtype = np.dtype(dtype)
         self._put_row = getattr(direct, _PUT[dtype])
-        head = cell_head(region)
-        libraster.Rast_set_output_window(ctypes.byref(head))
+        # GRASS refuses to set the window again, even to the same, while a map is being written.
+        if not _open_writers:
+            libraster.Rast_set_output_window(ctypes.byref(cell_head(region)))
+        elif any(writer.region != region for writer in _open_writers):
+            raise ValueError("rasters written at the same time must have the same region")
         kind = {"int32": 0, "float32": 1, "float64": 2}[dtype]
         self._file: int | None = libraster.Rast_open_new(name, kind)
+        _open_writers.append(self)
 
     def __enter__(self) -> RasterWriter:
         return self
@@ -215,14 +252,21 @@ class RasterWriter:
         _, libraster, _ = libraries()
         if self._file is not None:
             libraster.Rast_close(self._file)
-            self._file = None
+            self._forget()
 
     def discard(self) -> None:
         """Forget what was written."""
         _, libraster, _ = libraries()
         if self._file is not None:
             libraster.Rast_unopen(self._file)
-            self._file = None
+            self._forget()
+
+    def _forget(self) -> None:
+        self._file = None
+        _open_writers.remove(self)
+
+
+_open_writers: list[RasterWriter] = []
 
 
 def check_new_raster(name: str, overwrite: bool) -> None:
@@ -245,6 +289,13 @@ def write_class_table(name: str, classes: ClassTable) -> None:
     gs.write_command("r.category", map=name, separator=":", rules="-", stdin=labels, quiet=True)
     colors = "".join(f"{entry.category} {red}:{green}:{blue}\n" for entry, _, (red, green, blue) in entries)
     gs.write_command("r.colors", map=name, rules="-", stdin=colors, quiet=True)
+
+
+def color_scores(name: str) -> None:
+    """Give a map of scores the colours of viridis from 0 to 1 (van der Walt and Smith 2015)."""
+    stops = {0: (68, 1, 84), 0.25: (59, 82, 139), 0.5: (33, 145, 140), 0.75: (94, 201, 98), 1: (253, 231, 37)}
+    rules = "".join(f"{value} {red}:{green}:{blue}\n" for value, (red, green, blue) in stops.items())
+    gs.write_command("r.colors", map=name, rules="-", stdin=rules, quiet=True)
 
 
 def describe_raster(

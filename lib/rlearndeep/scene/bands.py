@@ -172,7 +172,7 @@ def match_bands(expected: Sequence[Band], found: Sequence[Band]) -> list[int]:
     for key in ("semantic_label", "name"):
         wanted = [getattr(band, key) for band in expected]
         offered = [getattr(band, key) for band in found]
-        distinct = None not in offered and len(set(offered)) == len(offered)
+        distinct = None not in offered and all(len(set(keys)) == len(keys) for keys in (wanted, offered))
         if distinct and set(wanted) <= set(offered):
             return [offered.index(value) for value in wanted]
     raise DeepLearningError(

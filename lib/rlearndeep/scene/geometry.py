@@ -57,8 +57,10 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index into an array whose first cell is cell (0, 0)."""
-        return slice(self.row_start, self.row_stop), slice(self.col_start, self.col_stop)
+        """Index into an array whose first cell is cell (0, 0); an empty window takes nothing."""
+        # An empty intersection may stop before 0, which as an index would count from the end.
+        rows = slice(self.row_start, max(self.row_start, self.row_stop))
+        return rows, slice(self.col_start, max(self.col_start, self.col_stop))
 
     def shifted(self, rows: int, cols: int) -> Window:
         """The same rectangle moved down by ``rows`` and right by ``cols``."""

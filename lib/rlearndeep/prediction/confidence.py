@@ -1,0 +1,55 @@
+"""From class scores to a class, and how certain it is.
+
+Scores are (classes, rows, cols) float32, class probabilities that sum to 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+
+Scores = NDArray[np.float32]
+
+
+def best_class(scores: Scores, valid: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Scores]:
+    """Index and score of the best class of each cell, (rows, cols) both; the lowest index wins a tie.
+
+    Raises:
+        DeepLearningError: the network's answer for a valid cell is not a number.
+    """
+    best = scores[0].copy()
+    index = np.zeros(best.shape, dtype=np.intp)
+    # A running maximum over whole planes is several times faster than argmax along the first axis.
+    for position in range(1, len(scores)):
+        np.copyto(index, position, where=scores[position] > best)
+        np.maximum(best, scores[position], out=best)
+    if np.isnan(best).any() and np.isnan(best[valid]).any():
+        raise DeepLearningError(
+            "A network must answer with numbers; it gave NaN for cells with data. "
+            "Check the group for absurd values, try precision=32, or train the model again."
+        )
+    return index, best
+
+
+def margin(scores: Scores) -> Scores:
+    """Best minus second best score, 0..1, (rows, cols); 1 where there is one class only."""
+    best = scores[0].copy()
+    second = np.zeros_like(best)
+    for plane in scores[1:]:
+        np.maximum(second, np.minimum(best, plane), out=second)
+        np.maximum(best, plane, out=best)
+    return best - second
+
+
+def entropy(scores: Scores) -> Scores:
+    """Shannon entropy divided by its largest value, log(classes): 0 certain, 1 undecided, (rows, cols)."""
+    total = np.zeros(scores.shape[1:], dtype=np.float32)
+    if len(scores) == 1:
+        return total
+    tiny = np.finfo(np.float32).tiny
+    for plane in scores:
+        total -= plane * np.log(np.maximum(plane, tiny))
+    total /= np.float32(np.log(len(scores)))
+    return np.clip(total, 0, 1, out=total)

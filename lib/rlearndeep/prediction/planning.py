@@ -1,0 +1,249 @@
+"""How a region is cut for a model: tiles for answers per cell, blocks for answers per patch, columns for memory.
+
+The cut depends on the models and the options only, never on the region or on the memory, so that a part
+of the map predicted alone equals that part of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard
+from rlearndeep.prediction.blending import Blending
+from rlearndeep.scene.geometry import Region, Tiling, Window
+
+# A tile of this size is one batch of a CPU; larger tiles waste less on their overlap, but their
+# layers fall out of the cache.
+_USUAL_TILE = 512
+_LARGEST_TILE = 1024
+_OVERLAPS_PER_TILE = 6
+
+# Rows of answers of a patch classifier that are predicted together.
+_BLOCK_STRIP = 256
+
+_MEGABYTE = 1024**2
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Tiles for networks that answer for every cell.
+
+    Attributes:
+        blending: the tiles and how they are joined.
+        stride: sides of what the network gets are multiples of it.
+        least: rows and columns of the smallest input the network should get.
+        margin: cells of context around the region that the answer may depend on; None for whole tiles.
+    """
+
+    blending: Blending
+    stride: int = 1
+    least: tuple[int, int] = (1, 1)
+    margin: int | None = 0
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles."""
+        return self.blending.tiling
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Rows and columns of a whole network input."""
+        return self.tiling.size
+
+    def useful_window(self, region: Region, extent: Window) -> Window:
+        """The cells that can matter for the region: it and its context, where there are data at all."""
+        tiles = self.tiling.reading_window(region)
+        if self.margin is not None:
+            tiles = tiles.intersection(region.window.expanded(self.margin, self.margin))
+        return tiles.intersection(extent)
+
+    def cropped(self, tile: Window, useful: Window) -> Window:
+        """The part of a tile to read: the useful cells, grown to the network's stride and smallest input."""
+        rows = _cropped(tile.row_start, tile.row_stop, useful.row_start, useful.row_stop, self.stride, self.least[0])
+        cols = _cropped(tile.col_start, tile.col_stop, useful.col_start, useful.col_stop, self.stride, self.least[1])
+        return Window(*rows, *cols)
+
+    def reading_window(self, region: Region, extent: Window) -> Window:
+        """All cells that are read for a region; at least one cell."""
+        useful = self.useful_window(region, extent)
+        if useful.is_empty:
+            return Window(0, 1, 0, 1)
+        return useful.expanded(self.least[0] + self.stride, self.least[1] + self.stride)
+
+
+def _cropped(start: int, stop: int, useful_start: int, useful_stop: int, stride: int, least: int) -> tuple[int, int]:
+    first = start + max(0, useful_start - start) // stride * stride
+    last = min(stop, start + -(-(useful_stop - start) // stride) * stride)
+    if last <= first:
+        return start, start
+    last = min(stop, max(last, first + least))
+    return max(start, min(first, last - least)), last
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Blocks for networks that answer once per patch: a block of cells gets the answer for the patch around it.
+
+    Block k of an axis covers cells ``k * stride`` to ``(k + 1) * stride`` of the endless grid that is tied to
+    map coordinates. The patch begins ``(patch - stride + 1) // 2`` cells before the block, so that an odd
+    cell of difference lies above and left of it. A block of one cell is cell ``patch // 2`` of its patch, as
+    points are in sampling.
+
+    Attributes:
+        patch: rows and columns of the network's input.
+        stride: rows and columns of a block.
+    """
+
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+
+    @property
+    def lead(self) -> tuple[int, int]:
+        """Rows and columns from the first cell of a patch to the first cell of its block."""
+        return (self.patch[0] - self.stride[0] + 1) // 2, (self.patch[1] - self.stride[1] + 1) // 2
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Rows and columns of a network input."""
+        return self.patch
+
+    def block_rows(self, region: Region) -> list[int]:
+        """First rows, in cells of the region, of all blocks that touch the region."""
+        return self._grid.tile_rows(region)
+
+    def block_cols(self, region: Region) -> list[int]:
+        """First columns, in cells of the region, of all blocks that touch the region."""
+        return self._grid.tile_cols(region)
+
+    def reading_window(self, region: Region, extent: Window) -> Window:
+        """All cells that are read for a region; at least one cell."""
+        blocks = self._grid.reading_window(region)
+        window = Window(*self._span(blocks.row_start, blocks.row_stop, 0), *self._span(*_cols(blocks), 1))
+        window = window.intersection(extent)
+        return Window(0, 1, 0, 1) if window.is_empty else window
+
+    def patches_window(self, blocks: Window) -> Window:
+        """The cells that the patches of a window of whole blocks cover, and the blocks themselves."""
+        return Window(*self._span(blocks.row_start, blocks.row_stop, 0), *self._span(*_cols(blocks), 1))
+
+    @property
+    def _grid(self) -> Tiling:
+        return Tiling(self.stride, (0, 0))
+
+    def _span(self, start: int, stop: int, axis: int) -> tuple[int, int]:
+        lead, patch, stride = self.lead[axis], self.patch[axis], self.stride[axis]
+        first, last = start - lead, stop - stride - lead + patch
+        return min(start, first), max(stop, last)
+
+
+def _cols(window: Window) -> tuple[int, int]:
+    return window.col_start, window.col_stop
+
+
+Plan = TilePlan | BlockPlan
+
+
+def make_plan(
+    cards: Sequence[ModelCard], overlap: int | None = None, blend: str = "linear", stride: int | None = None
+) -> Plan:
+    """The cut that serves one or several models.
+
+    Args:
+        cards: models with the same unit.
+        overlap: cells shared by neighbouring tiles; None derives it from the networks' reach.
+        blend: how tiles are joined.
+        stride: cells per answer of patch classifiers; None is a quarter of the patch.
+
+    Raises:
+        DeepLearningError: options that do not fit the models or each other.
+    """
+    patch = max(card.patch[0] for card in cards), max(card.patch[1] for card in cards)
+    if cards[0].unit == "patch":
+        if overlap is not None:
+            raise DeepLearningError(
+                "Tiles overlap for models that answer per cell; this model answers once per patch and got "
+                f"overlap={overlap}. Use stride= for the cell size of the answer."
+            )
+        return _block_plan(patch, stride)
+    if stride is not None:
+        raise DeepLearningError(
+            f"A stride is for models that answer once per patch; this model answers per cell and got stride={stride}. "
+            "Leave stride= out."
+        )
+    return _tile_plan(cards, patch, overlap, blend)
+
+
+def _block_plan(patch: tuple[int, int], stride: int | None) -> BlockPlan:
+    if stride is not None and stride < 1:
+        raise DeepLearningError(f"The stride must be at least one cell; got {stride}. Choose a larger stride.")
+    return BlockPlan(patch, (stride, stride) if stride else (max(1, patch[0] // 4), max(1, patch[1] // 4)))
+
+
+def _tile_plan(cards: Sequence[ModelCard], patch: tuple[int, int], overlap: int | None, blend: str) -> TilePlan:
+    stride = math.lcm(*(card.stride for card in cards))
+    reaches = [card.reach for card in cards]
+    known = [min(patch) // 4 if reach is None else reach for reach in reaches]
+    wanted = _round_up(2 * max(known), stride)
+    derived = 0 if blend == "none" else wanted
+    shared = derived if overlap is None else _round_up(overlap, stride)
+    largest = _round_up(max(_USUAL_TILE, min(_LARGEST_TILE, _OVERLAPS_PER_TILE * wanted), *patch), stride)
+    if 2 * shared > largest:
+        if overlap is not None:
+            raise DeepLearningError(
+                f"The overlap must be at most half a tile of {largest} cells; got {overlap}. Choose a smaller overlap."
+            )
+        shared = largest // 2 // stride * stride
+    least = _round_up(patch[0], stride), _round_up(patch[1], stride)
+    # Context is cut to the region only where it cannot matter: else a part would differ from the whole in the last digits.
+    margin = None if any(reach != 0 for reach in reaches) else 0
+    return TilePlan(Blending(Tiling((largest, largest), (shared, shared)), blend), stride, least, margin)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def starts_per_chunk(plan: Plan, region: Region, bands: int, classes: int, layers: int, memory: int) -> int:
+    """How many tile columns (or block columns) may be held at once.
+
+    Args:
+        plan: the cut.
+        region: the region to predict.
+        bands: number of bands read.
+        classes: number of classes.
+        layers: number of maps written.
+        memory: megabytes for strips, the network not counted.
+
+    Raises:
+        DeepLearningError: not even one column of tiles fits; the message says how much would do.
+    """
+    if isinstance(plan, TilePlan):
+        (rows, width), (step_rows, step) = plan.tiling.size, plan.tiling.step
+        starts = len(plan.tiling.tile_cols(region))
+        below = plan.tiling.overlap[0]
+    else:
+        step_rows, step = rows_per_strip(plan), plan.stride[1]
+        rows, width = step_rows + plan.patch[0], max(plan.patch[1], step)
+        starts, below = len(plan.block_cols(region)), 0
+    rows = min(rows, region.rows + 2 * rows)
+    per_column = _FLOAT * rows * (3 * bands + 2 * classes + 2)
+    budget = memory * _MEGABYTE - _FLOAT * classes * below * region.cols
+    if (min(region.cols, step * starts) + width) * per_column <= budget:
+        return starts
+    budget -= _FLOAT * step_rows * region.cols * layers
+    if 2 * width * per_column > budget:
+        needed = memory + math.ceil((2 * width * per_column - budget) / _MEGABYTE)
+        raise DeepLearningError(
+            f"Strips of {region.cols} columns, {bands} bands and {classes} classes need {needed} MB; memory is "
+            f"{memory} MB. Set memory={needed}, ask for fewer maps, or choose a narrower region."
+        )
+    return max(1, int(budget // per_column - width) // step)
+
+
+def rows_per_strip(plan: BlockPlan) -> int:
+    """Rows of whole blocks that are predicted together."""
+    return max(1, _BLOCK_STRIP // plan.stride[0]) * plan.stride[0]

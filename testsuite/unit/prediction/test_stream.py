@@ -1,0 +1,350 @@
+"""The stream on fake networks, against computations of the whole array at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard, Network
+from rlearndeep.prediction.blending import BLENDS, Blending
+from rlearndeep.prediction.planning import BlockPlan, TilePlan, make_plan
+from rlearndeep.prediction.stream import Job, Member, check_members, strips
+from rlearndeep.scene.bands import Band, Normalization
+from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.geometry import Region, Tiling, Window
+from scipy.ndimage import uniform_filter
+
+
+@dataclass
+class Scene:
+    """An array in map coordinates, seen through a region of its grid.
+
+    Attributes:
+        values: (bands, rows, cols); NaN is null.
+        region: counts cells; the array's first cell is ``offset`` from the region's.
+        offset: rows and columns from the region's first cell to the array's.
+        read_cells: windows that were read.
+    """
+
+    values: NDArray
+    region: Region
+    offset: tuple[int, int] = (0, 0)
+    read_cells: list[Window] = field(default_factory=list)
+
+    @property
+    def extent(self) -> Window:
+        """The array's cells."""
+        return Window(0, self.values.shape[1], 0, self.values.shape[2]).shifted(*self.offset)
+
+    def read(self, window: Window) -> NDArray:
+        """Values of a window, NaN outside the array."""
+        self.read_cells.append(window)
+        result = np.full((len(self.values), *window.shape), np.nan, dtype=np.float32)
+        common = window.intersection(self.extent)
+        if not common.is_empty:
+            rows, cols = common.relative_to(window).slices
+            source_rows, source_cols = common.relative_to(self.extent).slices
+            result[:, rows, cols] = self.values[:, source_rows, source_cols]
+        return result
+
+
+def softmax(logits: NDArray, axis: int) -> NDArray[np.float32]:
+    """Scores that sum to 1."""
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return (powers / powers.sum(axis=axis, keepdims=True)).astype(np.float32)
+
+
+class BoxPredictor:
+    """Sees the mean of a box around each cell; beyond its input it sees zeros, as convolutions do."""
+
+    pixels_per_batch = 600
+
+    def __init__(self, reach: int, classes: int = 3) -> None:
+        self.reach = reach
+        self.classes = classes
+        self.shapes: list[tuple[int, ...]] = []
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.shapes.append(batch.shape)
+        size = 2 * self.reach + 1
+        means = uniform_filter(batch.astype(np.float64), (1, 1, size, size), mode="constant")
+        return softmax(self.logits(means), axis=1)
+
+    def logits(self, means: NDArray) -> NDArray:
+        """Class k likes band k modulo the number of bands, and is k's own."""
+        return np.stack([means[:, k % means.shape[1]] * (k + 1) - k / 3 for k in range(self.classes)], axis=1)
+
+
+class ConstantPredictor:
+    """The same scores everywhere."""
+
+    pixels_per_batch = 300
+
+    def __init__(self, scores: tuple[float, ...]) -> None:
+        self.scores = np.array(scores, dtype=np.float32)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.broadcast_to(
+            self.scores[None, :, None, None], (len(batch), len(self.scores), *batch.shape[2:])
+        ).copy()
+
+
+class PatchPredictor:
+    """Scores of a patch from its corner cells and its mean, so that a shift by one cell is seen."""
+
+    pixels_per_batch = 200
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        first = batch[:, 0, 0, 0]
+        last = batch[:, 0, -1, -1]
+        return softmax(np.stack([first, last, batch.mean(axis=(1, 2, 3))], axis=1), axis=1)
+
+
+def make_card(
+    unit: str = "cell",
+    bands: int = 2,
+    classes: int = 3,
+    patch: tuple[int, int] = (4, 4),
+    stride: int = 1,
+    reach: int | None = 0,
+    normalization: Normalization | None = None,
+) -> ModelCard:
+    """A card without a directory."""
+    return ModelCard(
+        backend="torch",
+        weights="weights.safetensors",
+        network=Network("fake", bands, classes),
+        unit=unit,
+        bands=tuple(Band(f"b{number}") for number in range(bands)),
+        normalization=normalization or Normalization("none"),
+        classes=ClassTable(tuple(MapClass(10 * number + 5, f"class {number}") for number in range(classes))),
+        patch=patch,
+        resolution=(1.0, 1.0),
+        stride=stride,
+        reach=reach,
+    )
+
+
+def run(job: Job) -> tuple[NDArray, NDArray, NDArray]:
+    """Scores, validity, and how often each cell was written."""
+    scores = np.full((job.classes, *job.region.shape), np.nan, dtype=np.float32)
+    valid = np.zeros(job.region.shape, dtype=bool)
+    written = np.zeros(job.region.shape, dtype=int)
+    last = (0, 0)
+    for strip in strips(job):
+        assert strip.scores.shape == (job.classes, *strip.window.shape)
+        assert strip.valid.shape == strip.window.shape
+        position = (strip.window.row_start, strip.window.col_start)
+        assert position >= last
+        last = position
+        rows, cols = strip.window.slices
+        scores[:, rows, cols] = strip.scores
+        valid[rows, cols] = strip.valid
+        written[rows, cols] += 1
+    return scores, valid, written
+
+
+def member(predictor, card: ModelCard) -> Member:
+    return Member(predictor, card, tuple(range(len(card.bands))))
+
+
+def region_at(row: int, col: int, rows: int, cols: int) -> Region:
+    """A region of cells of one unit, whose first cell is (row, col) of the endless grid."""
+    return Region(-row, -row - rows, col + cols, col, rows, cols)
+
+
+def random_values(seed: int, shape: tuple[int, int], bands: int = 2, holes: float = 0.1) -> NDArray:
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=(bands, *shape)).astype(np.float32)
+    values[:, generator.random(shape) < holes] = np.nan
+    return values
+
+
+shapes = st.tuples(st.integers(1, 30), st.integers(1, 30))
+corners = st.tuples(st.integers(-40, 40), st.integers(-40, 40))
+
+
+@st.composite
+def tile_plans(draw, reach: int, stride: int) -> TilePlan:
+    """Plans whose overlap holds the network's reach."""
+    blend = draw(st.sampled_from(BLENDS[:3]))
+    overlap = -(-max(2 * reach, draw(st.integers(0, 6))) // stride) * stride
+    sizes = [max(stride, 2 * overlap) + stride * draw(st.integers(0, 3)) for _ in range(2)]
+    least = stride * draw(st.integers(1, 2))
+    least = min(least, *sizes)
+    margin = draw(st.sampled_from((overlap, None)))
+    return TilePlan(Blending(Tiling((sizes[0], sizes[1]), (overlap, overlap)), blend), stride, (least, least), margin)
+
+
+def tile_by_tile(job: Job, plan: TilePlan) -> NDArray:
+    """Scores of whole tiles, blended over the whole region: simple, wasteful, and without any strip."""
+    result = np.zeros((job.classes, *job.region.shape))
+    for tile in plan.tiling.tiles(job.region):
+        values = job.source.read(tile.window)
+        prepared = job.members[0].prepare(values, ~np.isnan(values).any(axis=0))
+        scores = job.members[0].predictor.predict(prepared[None])[0]
+        inside = tile.window.intersection(job.region.window)
+        own = inside.relative_to(tile.window).slices
+        result[:, inside.slices[0], inside.slices[1]] += (scores * plan.blending.weights)[:, own[0], own[1]]
+    return result
+
+
+def at_once(job: Job, reach: int) -> NDArray:
+    """Scores of the region computed without tiles."""
+    values = job.source.read(job.region.window.expanded(reach, reach))
+    prepared = job.members[0].prepare(values, ~np.isnan(values).any(axis=0))
+    rows, cols = job.region.window.shifted(reach, reach).slices
+    return job.members[0].predictor.predict(prepared[None])[0][:, rows, cols]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), shapes, shapes, corners, corners, st.integers(0, 2), st.sampled_from((1, 2, 4)), st.integers(0, 99))
+def test_the_stream_equals_computations_without_a_stream(
+    data, shape, scene_shape, corner, scene_offset, reach, stride, seed
+):
+    plan = data.draw(tile_plans(reach, stride))
+    region = region_at(*corner, *shape)
+    scene = Scene(random_values(seed, scene_shape), region, (scene_offset[0] // 4, scene_offset[1] // 4))
+    card = make_card(normalization=Normalization("band", (0.5, -0.5), (2.0, 0.5)), reach=reach, stride=stride)
+    predictor = BoxPredictor(reach)
+    chunk = data.draw(st.integers(1, 5))
+    batch_size = data.draw(st.sampled_from((None, 1, 3)))
+    job = Job(scene, region, scene.extent, [member(predictor, card)], plan, chunk, batch_size)
+
+    scores, valid, written = run(job)
+    shapes_seen = list(predictor.shapes)
+
+    assert (written == 1).all()
+    np.testing.assert_array_equal(valid, ~np.isnan(scene.read(region.window)).any(axis=0))
+    np.testing.assert_allclose(scores[:, valid], tile_by_tile(job, plan)[:, valid], atol=1e-6)
+    if plan.blending.blend == "crop" or reach == 0:
+        np.testing.assert_allclose(scores[:, valid], at_once(job, reach)[:, valid], atol=1e-6)
+    for _, _, rows, cols in shapes_seen:
+        assert rows % stride == 0
+        assert cols % stride == 0
+        assert rows >= plan.least[0]
+        assert cols >= plan.least[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), shapes, corners, st.sampled_from(BLENDS), st.integers(1, 12), st.integers(1, 4))
+def test_a_constant_network_gives_that_constant_in_every_cell(data, shape, corner, blend, size, chunk):
+    overlap = 0 if blend == "none" else data.draw(st.integers(0, size // 2))
+    plan = TilePlan(
+        Blending(Tiling((size, size), (overlap, overlap)), blend), margin=data.draw(st.sampled_from((0, None)))
+    )
+    region = region_at(*corner, *shape)
+    scene = Scene(np.ones((2, *shape), dtype=np.float32), region)
+    models = [member(ConstantPredictor((0.2, 0.7, 0.1)), make_card()) for _ in range(data.draw(st.integers(1, 3)))]
+    scores, valid, written = run(Job(scene, region, scene.extent, models, plan, chunk))
+    assert valid.all()
+    assert (written == 1).all()
+    np.testing.assert_allclose(
+        scores, np.broadcast_to(np.array([0.2, 0.7, 0.1])[:, None, None], scores.shape), atol=1e-6
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), corners, st.integers(0, 2), st.integers(0, 99))
+def test_a_part_predicted_alone_equals_that_part_of_the_whole(data, corner, reach, seed):
+    plan = data.draw(tile_plans(reach, 2))
+    region = region_at(*corner, 26, 31)
+    part = Window(
+        *sorted(data.draw(st.tuples(st.integers(0, 12), st.integers(13, 26)))), 5, data.draw(st.integers(6, 31))
+    )
+    values = random_values(seed, (26, 31))
+    card = make_card(reach=reach)
+    whole_scene = Scene(values, region)
+    whole, whole_valid, _ = run(
+        Job(whole_scene, region, whole_scene.extent, [member(BoxPredictor(reach), card)], plan, 9)
+    )
+    scene = Scene(values, region.subregion(part), (-part.row_start, -part.col_start))
+    alone, alone_valid, _ = run(Job(scene, scene.region, scene.extent, [member(BoxPredictor(reach), card)], plan, 9))
+    rows, cols = part.slices
+    np.testing.assert_array_equal(alone_valid, whole_valid[rows, cols])
+    np.testing.assert_allclose(alone[:, alone_valid], whole[:, rows, cols][:, alone_valid], atol=1e-6)
+    np.testing.assert_array_equal(alone.argmax(axis=0)[alone_valid], whole[:, rows, cols].argmax(axis=0)[alone_valid])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), shapes, corners, st.integers(1, 7), st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))
+def test_patch_classifiers_answer_for_the_block_in_the_middle_of_the_patch(
+    data, shape, corner, rows, cols, stride, seed
+):
+    plan = BlockPlan((rows, cols), (stride, stride))
+    region = region_at(*corner, *shape)
+    scene = Scene(random_values(seed, (20, 20)), region, (data.draw(st.integers(-9, 9)), data.draw(st.integers(-9, 9))))
+    card = make_card("patch", patch=(rows, cols), reach=None)
+    scores, valid, written = run(
+        Job(scene, region, scene.extent, [member(PatchPredictor(), card)], plan, data.draw(st.integers(1, 4)))
+    )
+    assert (written == 1).all()
+    np.testing.assert_array_equal(valid, ~np.isnan(scene.read(region.window)).any(axis=0))
+    anchor_row, anchor_col = region.anchor
+    for row, col in np.argwhere(valid):
+        first_row = (row + anchor_row) // stride * stride - anchor_row - (rows - stride + 1) // 2
+        first_col = (col + anchor_col) // stride * stride - anchor_col - (cols - stride + 1) // 2
+        patch = np.nan_to_num(scene.read(Window(first_row, first_row + rows, first_col, first_col + cols)))
+        np.testing.assert_allclose(scores[:, row, col], PatchPredictor().predict(patch[None])[0], atol=1e-6)
+
+
+def test_a_hole_of_null_disturbs_only_cells_within_reach():
+    region = region_at(3, 5, 40, 40)
+    values = random_values(1, (40, 40), holes=0)
+    hollow = values.copy()
+    hollow[:, 18:22, 18:22] = np.nan
+    plan = TilePlan(Blending(Tiling((16, 16), (6, 6))), margin=6)
+    full, holed = (
+        run(Job(Scene(array, region), region, region.window, [member(BoxPredictor(2), make_card(reach=2))], plan, 9))[0]
+        for array in (values, hollow)
+    )
+    changed = np.abs(full - holed).max(axis=0) > 1e-6
+    assert changed[16:24, 16:24].any()
+    changed[16:24, 16:24] = False
+    assert not changed.any()
+
+
+def test_rows_are_read_once_and_tiles_without_data_are_not_predicted():
+    region = region_at(0, 0, 64, 32)
+    values = random_values(2, (64, 32), holes=0)
+    values[:, 32:] = np.nan
+    scene = Scene(values, region)
+    predictor = BoxPredictor(2)
+    plan = TilePlan(Blending(Tiling((16, 16), (4, 4))), margin=4)
+    run(Job(scene, region, scene.extent, [member(predictor, make_card(reach=2))], plan, 99))
+    rows = [row for window in scene.read_cells for row in range(window.row_start, window.row_stop)]
+    assert len(rows) == len(set(rows))
+    everywhere = BoxPredictor(2)
+    full = Scene(random_values(2, (64, 32), holes=0), region)
+    run(Job(full, region, full.extent, [member(everywhere, make_card(reach=2))], plan, 99))
+    cells, all_cells = (
+        sum(shape[0] * shape[2] * shape[3] for shape in each.shapes) for each in (predictor, everywhere)
+    )
+    assert cells < 0.65 * all_cells
+
+
+def test_several_models_are_averaged_with_their_own_bands_and_normalisation():
+    region = region_at(0, 0, 9, 7)
+    scene = Scene(random_values(3, (9, 7)), region)
+    straight = make_card(reach=1, normalization=Normalization("band", (1.0, 0.0), (2.0, 1.0)))
+    swapped = make_card(reach=1)
+    plan = make_plan([straight, swapped])
+    models = [Member(BoxPredictor(1), straight, (0, 1)), Member(BoxPredictor(1), swapped, (1, 0))]
+    mean = run(Job(scene, region, scene.extent, models, plan, 9))[0]
+    single = [run(Job(scene, region, scene.extent, [model], plan, 9))[0] for model in models]
+    valid = ~np.isnan(scene.values).any(axis=0)
+    np.testing.assert_allclose(mean[:, valid], (single[0] + single[1])[:, valid] / 2, atol=1e-6)
+    assert np.abs(single[0] - single[1])[:, valid].max() > 0.1
+
+
+def test_models_with_other_classes_or_another_unit_are_not_averaged():
+    with pytest.raises(DeepLearningError, match=r"same classes.*'a' has 3 \(5, 15, 25\), 'b' has 2 \(5, 15\)"):
+        check_members([make_card(), make_card(classes=2)], ["a", "b"])
+    with pytest.raises(DeepLearningError, match="per cell of"):
+        check_members([make_card(), make_card("patch")], ["a", "b"])
+    check_members([make_card(), make_card(patch=(8, 8))], ["a", "b"])
