@@ -198,7 +198,7 @@ def _tile_plan(cards: Sequence[ModelCard], patch: tuple[int, int], overlap: int 
             )
         shared = largest // 2 // stride * stride
     least = _round_up(patch[0], stride), _round_up(patch[1], stride)
-    # Context is cut to the region only where it cannot matter: else a part would differ from the whole in the last digits.
+    # Context is cut off only where it cannot matter: else a part would differ from the whole in the last digits.
     margin = None if any(reach != 0 for reach in reaches) else 0
     return TilePlan(Blending(Tiling((largest, largest), (shared, shared)), blend), stride, least, margin)
 

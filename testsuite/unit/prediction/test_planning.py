@@ -56,6 +56,14 @@ def test_the_overlap_is_twice_the_reach_in_strides():
     assert single.margin == 0
 
 
+@pytest.mark.parametrize("reach", [48, None])
+def test_what_a_tile_holds_does_not_depend_on_the_region_when_context_matters(reach):
+    plan = make_plan([replace(CARD, reach=reach)])
+    data = Window(-5000, 5000, -5000, 5000)
+    part = Region(north=1500, south=1450, west=700, east=760, rows=50, cols=60)
+    assert plan.useful_window(part, data) == plan.tiling.reading_window(part)
+
+
 def test_several_models_are_served_by_the_largest_reach_and_the_common_stride():
     plan = make_plan([replace(CARD, stride=4, reach=10), replace(CARD, stride=6, reach=2)])
     assert plan.stride == 12
