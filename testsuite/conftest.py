@@ -21,6 +21,7 @@ TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.le
 DATA = ROOT.parent / "shared" / "data"
 
 sys.path.insert(0, str(ROOT / "lib"))
+sys.path.insert(0, str(ROOT / "testsuite"))  # synthetic_patches
 
 
 def scene(name: str) -> Path:
@@ -112,6 +113,22 @@ def grass_env(tools_on_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return env
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An add-on directory in which ``make install`` put the suite."""
+    addons = tmp_path_factory.mktemp("installed") / "addons"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "GRASS", "MAKE"))}
+    done = subprocess.run(
+        ["make", "-C", ROOT, "install"],
+        env={**inherited, "GRASS_ADDON_BASE": str(addons)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return addons
+
+
 def new_mapset(directory: Path, env: dict[str, str], crs: str = "XY") -> Grass:
     """A new project with a PERMANENT mapset to work in; crs is XY or an authority code like EPSG:32119."""
     project = directory / "project"
@@ -131,3 +148,9 @@ def grass(tmp_path: Path, grass_env: dict[str, str]) -> Iterator[Grass]:
 def grass_crs(tmp_path: Path, grass_env: dict[str, str]):
     """Function that makes a project of a coordinate system for one test."""
     return lambda crs: new_mapset(tmp_path, grass_env, crs)
+
+
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory: pytest.TempPathFactory, grass_env: dict[str, str]):
+    """Function that makes a project of a coordinate system that several tests may share."""
+    return lambda crs="XY": new_mapset(tmp_path_factory.mktemp("grass"), grass_env, crs)

@@ -125,10 +125,6 @@ class ModelCard:
 
     def _properties(self, name: str) -> dict:
         task = "semantic-segmentation" if self.unit == "cell" else "scene-classification"
-        shape = [-1, len(self.bands), *self.patch]
-        result = {"shape": [-1, len(self.classes), *self.patch], "dim_order": ["batch", "class", "height", "width"]}
-        if self.unit == "patch":
-            result = {"shape": [-1, len(self.classes)], "dim_order": ["batch", "class"]}
         return {
             "datetime": self.created or None,
             "mlm:name": name,
@@ -137,36 +133,8 @@ class ModelCard:
             "mlm:framework": {"torch": "PyTorch", "keras": "Keras"}[self.backend],
             "mlm:framework_version": str(self.training.get("versions", {}).get(self.backend, "unknown")),
             "mlm:pretrained": bool(self.training.get("pretrained", False)),
-            "mlm:input": [
-                {
-                    "name": "reference",
-                    "bands": [str(band.semantic_label or band.name) for band in self.bands],
-                    "input": {
-                        "shape": shape,
-                        "dim_order": ["batch", "bands", "height", "width"],
-                        "data_type": "float32",
-                    },
-                    "value_scaling": self._scaling(),
-                }
-            ],
-            "mlm:output": [
-                {
-                    "name": "scores",
-                    "tasks": [task],
-                    "result": {**result, "data_type": "float32"},
-                    "classification:classes": [
-                        {
-                            "value": index,
-                            "name": str(entry.category),
-                            "description": label,
-                            "color_hint": "{:02X}{:02X}{:02X}".format(*color),
-                        }
-                        for index, (entry, label, color) in enumerate(
-                            zip(self.classes, self.classes.labels, self.classes.colors, strict=True)
-                        )
-                    ],
-                }
-            ],
+            "mlm:input": [self._input()],
+            "mlm:output": [self._output(task)],
             "rlearndeep:version": VERSION,
             "rlearndeep:backend": self.backend,
             "rlearndeep:weights": self.weights,
@@ -187,6 +155,39 @@ class ModelCard:
             "rlearndeep:projection": self.projection,
             "rlearndeep:training": self.training,
             "rlearndeep:scores": self.scores,
+        }
+
+    def _input(self) -> dict:
+        return {
+            "name": "reference",
+            "bands": [str(band.semantic_label or band.name) for band in self.bands],
+            "input": {
+                "shape": [-1, len(self.bands), *self.patch],
+                "dim_order": ["batch", "bands", "height", "width"],
+                "data_type": "float32",
+            },
+            "value_scaling": self._scaling(),
+        }
+
+    def _output(self, task: str) -> dict:
+        result = {"shape": [-1, len(self.classes), *self.patch], "dim_order": ["batch", "class", "height", "width"]}
+        if self.unit == "patch":
+            result = {"shape": [-1, len(self.classes)], "dim_order": ["batch", "class"]}
+        return {
+            "name": "scores",
+            "tasks": [task],
+            "result": {**result, "data_type": "float32"},
+            "classification:classes": [
+                {
+                    "value": index,
+                    "name": str(entry.category),
+                    "description": label,
+                    "color_hint": "{:02X}{:02X}{:02X}".format(*color),
+                }
+                for index, (entry, label, color) in enumerate(
+                    zip(self.classes, self.classes.labels, self.classes.colors, strict=True)
+                )
+            ],
         }
 
     def _scaling(self) -> list[dict] | None:

@@ -1,0 +1,62 @@
+"""Back-ends: the rooms that know a framework, behind one small door.
+
+Every back-end is a module with the same functions::
+
+    answers(architecture) -> "cell", "patch" or "either"
+    stride(architecture) -> cells
+    check(network, options), which trains nothing
+    build(network) -> network of the framework
+    fit(network, training, validation, options, ...) -> Fitted
+    reach(module, images) -> cells
+    save(module, file)
+    load(directory, card, device, precision) -> Predictor
+    versions() -> packages and their versions
+    FILE, the name of the weights file
+
+Arrays of NumPy go in and come out. Importing this package imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+from rlearndeep.errors import DeepLearningError, MissingPackage
+
+BACKENDS = ("torch",)
+
+
+def get_backend(name: str) -> ModuleType:
+    """The back-end of that name; its framework is imported now.
+
+    Raises:
+        DeepLearningError: no such back-end.
+        MissingPackage: the framework cannot be imported by this interpreter.
+    """
+    if name not in BACKENDS:
+        raise DeepLearningError(f"The back-end must be one of {', '.join(BACKENDS)}; got '{name}'. Choose one of them.")
+    return require(f"rlearndeep.backends.{name}", f"The back-end '{name}'", package=name)
+
+
+def require(module: str, purpose: str, package: str = "") -> ModuleType:
+    """Import a module that a choice of the user needs.
+
+    Args:
+        module: name to import.
+        purpose: what needs it, the beginning of the message.
+        package: name to install; the module's by default.
+
+    Raises:
+        MissingPackage: with the interpreter in use and the command that installs the package.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        package = package or module
+        reason = " ".join(str(error).split())
+        raise MissingPackage(
+            f"{purpose} needs the Python package '{package}'; {sys.executable} cannot import it ({reason}). "
+            f"Install it with: {sys.executable} -m pip install {package}, or set RLEARNDEEP_PYTHON to a "
+            "Python that has it."
+        ) from error

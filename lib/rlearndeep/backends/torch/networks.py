@@ -1,0 +1,273 @@
+"""Networks: built from a description, any number of bands, any size of input."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rlearndeep.backends import require
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import Network
+
+# Classes of segmentation-models-pytorch, which give scores per cell.
+SEGMENTATION = {
+    "unet": "Unet",
+    "unetplusplus": "UnetPlusPlus",
+    "manet": "MAnet",
+    "linknet": "Linknet",
+    "fpn": "FPN",
+    "pspnet": "PSPNet",
+    "pan": "PAN",
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3Plus",
+    "segformer": "Segformer",
+    "upernet": "UPerNet",
+}
+
+# Short names for models of timm.
+CLASSIFIERS = {
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+}
+
+# Networks of the libraries halve their input five times; one of them halves it again three times.
+_LIBRARY_STRIDE = 32
+_SMALLEST = {"pan": 128}
+
+
+def answers(architecture: str) -> str:
+    """What a network gives a score to: ``cell``, ``patch``, or ``either`` as its option ``unit`` says."""
+    if architecture == "mlp":
+        return "either"
+    return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
+
+
+def stride(architecture: str) -> int:
+    """Rows and columns of the input are padded to multiples of this many cells."""
+    return 1 if architecture in ("mlp", "cnn", "fcn_dilated") else _LIBRARY_STRIDE
+
+
+def build(network: Network) -> nn.Module:
+    """A network with random weights.
+
+    Its input is (N, bands, rows, cols) of any size from one cell; it gives logits, (N, classes, rows, cols)
+    or (N, classes).
+
+    Raises:
+        DeepLearningError: unknown architecture, encoder or option value.
+        MissingPackage: the library of the architecture is not installed.
+    """
+    if network.architecture in _OWN:
+        return _OWN[network.architecture](network)
+    if network.architecture in SEGMENTATION:
+        return _segmentation(network)
+    return _classifier(network)
+
+
+class Padded(nn.Module):
+    """A network whose input is padded at the lower and right edge, and whose scores per cell are cropped again.
+
+    Args:
+        inner: network for inputs of at least ``smallest`` cells, in multiples of ``multiple``.
+        mode: padding of ``torch.nn.functional.pad``.
+    """
+
+    def __init__(self, inner: nn.Module, multiple: int, smallest: int, mode: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.multiple = multiple
+        self.smallest = smallest
+        self.mode = mode
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores of images of any size."""
+        rows, cols = images.shape[-2:]
+        below, right = self._missing(rows), self._missing(cols)
+        if below or right:
+            images = functional.pad(images, (0, right, 0, below), mode=self.mode)
+        scores = self.inner(images)
+        return scores[..., :rows, :cols] if scores.dim() == 4 and (below or right) else scores
+
+    def _missing(self, cells: int) -> int:
+        return max(self.smallest, -(-cells // self.multiple) * self.multiple) - cells
+
+
+class PerCell(nn.Sequential):
+    """A perceptron on the bands of each cell, as convolutions of one cell; any size of input."""
+
+    def __init__(self, bands: int, classes: int, hidden: list[int], dropout: float) -> None:
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [nn.Conv2d(bands, width, 1), nn.ReLU(inplace=True)]
+            layers += [nn.Dropout(dropout)] if dropout else []
+            bands = width
+        super().__init__(*layers, nn.Conv2d(bands, classes, 1))
+
+
+class MeanOfCells(nn.Module):
+    """Scores of a patch: the mean of the scores of its cells."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, classes)."""
+        return self.inner(images).mean(dim=(-2, -1))
+
+
+class DilatedFCN(nn.Module):
+    """Fully convolutional network of dilated convolutions without down-sampling.
+
+    A block is a convolution, ReLU, batch normalisation and a maximum of 3 x 3 cells, all of the size of the
+    input; the outputs of all blocks together give the scores. With other dilations it is the FCN-DK of Persello
+    and Stein (2017, IEEE Geoscience and Remote Sensing Letters 14:2325).
+
+    Args:
+        kernels: rows and columns of the convolution, per block; odd.
+        dilations: per block.
+    """
+
+    def __init__(self, bands: int, classes: int, filters: int, kernels: list[int], dilations: list[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        for kernel, dilation in zip(kernels, dilations, strict=True):
+            convolution = nn.Conv2d(bands, filters, kernel, padding="same", dilation=dilation)
+            self.blocks.append(
+                nn.Sequential(convolution, nn.ReLU(inplace=True), nn.BatchNorm2d(filters), nn.MaxPool2d(3, 1, 1))
+            )
+            bands = filters
+        self.head = nn.Conv2d(filters * len(kernels), classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores (N, classes, rows, cols)."""
+        outputs = []
+        for block in self.blocks:
+            images = block(images)
+            outputs.append(images)
+        return self.head(torch.cat(outputs, dim=1))
+
+
+class SmallCNN(nn.Sequential):
+    """A small classifier of patches: blocks of two 3 x 3 convolutions, each twice as wide as the one before."""
+
+    def __init__(self, bands: int, classes: int, filters: int, blocks: int, dropout: float) -> None:
+        layers: list[nn.Module] = []
+        for number in range(blocks):
+            width = filters * 2**number
+            for inputs in (bands, width):
+                layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+                layers += [nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(2, ceil_mode=True)]
+            bands = width
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(bands, classes))
+
+
+def _mlp(network: Network) -> nn.Module:
+    hidden = [_whole(width, "hidden") for width in network.options.get("hidden", [128, 64])]
+    module = PerCell(network.bands, network.classes, hidden, _share(network.options.get("dropout", 0.2)))
+    return MeanOfCells(module) if network.options.get("unit") == "patch" else module
+
+
+def _cnn(network: Network) -> nn.Module:
+    options = network.options
+    filters, blocks = _whole(options.get("filters", 32), "filters"), _whole(options.get("blocks", 3), "blocks", 12)
+    return SmallCNN(network.bands, network.classes, filters, blocks, _share(options.get("dropout", 0.2)))
+
+
+def _fcn_dilated(network: Network) -> nn.Module:
+    options = network.options
+    blocks = _whole(options.get("blocks", 7), "blocks", 100)
+    kernels = repeated(options.get("kernel", [5, 3]), blocks)
+    if any(not 1 <= size <= 99 or size % 2 == 0 for size in kernels):
+        raise DeepLearningError(f"Kernels must be odd numbers of cells; got kernel={kernels}. Choose e.g. 5,3.")
+    dilations = [_whole(value, "dilations") for value in repeated(options.get("dilations", [2]), blocks)]
+    return DilatedFCN(network.bands, network.classes, _whole(options.get("filters", 64), "filters"), kernels, dilations)
+
+
+_OWN: dict[str, Callable[[Network], nn.Module]] = {"mlp": _mlp, "cnn": _cnn, "fcn_dilated": _fcn_dilated}
+
+
+def repeated(values: list[int], count: int) -> list[int]:
+    """A value per block: the last one given holds for the blocks that remain."""
+    if not 1 <= len(values) <= count:
+        raise DeepLearningError(
+            f"There must be one value per block at most; got {len(values)} values for {count} blocks. "
+            "Give fewer values or more blocks."
+        )
+    return [*values, *values[-1:] * (count - len(values))]
+
+
+def _segmentation(network: Network) -> nn.Module:
+    library = _quietly(lambda: require("segmentation_models_pytorch", f"The architecture '{network.architecture}'"))
+    encoder = str(network.options.get("encoder", "resnet18"))
+    known = encoder in library.encoders.encoders or encoder.startswith("tu-")
+    try:
+        inner = _quietly(
+            lambda: getattr(library, SEGMENTATION[network.architecture])(
+                encoder_name=encoder if known else f"tu-{encoder}",
+                encoder_weights=None,
+                in_channels=network.bands,
+                classes=network.classes,
+            )
+        )
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise DeepLearningError(
+            f"The encoder must be one that '{network.architecture}' can use; '{encoder}' is not "
+            f"({_first_line(error)}). Choose e.g. resnet18, resnet50 or efficientnet-b0."
+        ) from error
+    return Padded(inner, _LIBRARY_STRIDE, _SMALLEST.get(network.architecture, _LIBRARY_STRIDE), "replicate")
+
+
+def _classifier(network: Network) -> nn.Module:
+    timm = _quietly(lambda: require("timm", f"The architecture '{network.architecture}'"))
+    name = CLASSIFIERS.get(network.architecture, network.architecture)
+    if not timm.is_model(name):
+        raise DeepLearningError(
+            f"The architecture must be one of {', '.join(sorted([*_OWN, *SEGMENTATION, *CLASSIFIERS]))} or a model "
+            f"of timm, such as resnet18; got '{network.architecture}'. Choose one of them."
+        )
+    arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
+    arguments["drop_rate"] = _share(network.options.get("dropout", 0.0))
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        size = network.options.get("size", [224, 224])
+        arguments["img_size"] = tuple(-(-int(side) // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in size)
+    try:
+        inner = _quietly(lambda: timm.create_model(name, pretrained=False, **arguments))
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise DeepLearningError(
+            f"The architecture must accept {network.bands} bands and patches of any size; '{network.architecture}' "
+            f"does not ({_first_line(error)}). Choose another one, such as resnet18."
+        ) from error
+    multiple = _LIBRARY_STRIDE if "img_size" in arguments else 1
+    return Padded(inner, multiple, _LIBRARY_STRIDE, "constant")
+
+
+def _quietly(action: Callable[[], Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return action()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _whole(value: Any, name: str, largest: int = 65536) -> int:
+    if not isinstance(value, int) or not 1 <= value <= largest:
+        raise DeepLearningError(
+            f"A value of {name}= must be a whole number from 1 to {largest}; got '{value}'. Choose another."
+        )
+    return value
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise DeepLearningError(f"Dropout must be at least 0 and below 1; got '{value}'. Choose e.g. 0.2.")
+    return float(value)

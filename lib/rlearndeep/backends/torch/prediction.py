@@ -1,0 +1,136 @@
+"""The forward pass: normalised arrays in, class probabilities out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, keep_memory
+from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.backends.torch.networks import build
+from rlearndeep.backends.torch.weights import load_into
+from rlearndeep.model import ModelCard
+
+# More than this loses a quarter of the speed on a CPU: activations no longer fit its caches.
+_CPU_PIXELS = 256 * 1024
+_LARGEST_GPU_PIXELS = 16 * 1024**2
+_SHARE_OF_FREE_MEMORY = 0.5
+_SMALLEST_FAST = 64
+
+# bf16 is chosen unasked only where at most this share of the validation cells changed its class in training.
+_RARE_CHANGES = 0.005
+
+
+class Predictor:
+    """A trained network, ready to predict.
+
+    Attributes:
+        device: text for messages, e.g. ``cpu`` or ``cuda:0 NVIDIA H200``.
+        precision: ``32``, ``bf16`` or ``16``.
+        pixels_per_batch: a good volume of a batch in cells (patches x rows x cols).
+    """
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, dtype: torch.dtype, bands: int, size: tuple[int, int]
+    ) -> None:
+        self._module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        self._fast = self._module if dtype == torch.float32 else _with_weights_in(self._module, dtype)
+        self._device = device
+        self._dtype = dtype
+        self.device = describe(device)
+        self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
+        self.pixels_per_batch = _CPU_PIXELS
+        if device.type == "cuda":
+            self.pixels_per_batch = self._measure_gpu(bands, size)
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class probabilities of a batch.
+
+        Args:
+            batch: (N, bands, rows, cols), normalised.
+
+        Returns:
+            (N, classes, rows, cols) for a label per cell, (N, classes) for a label per patch; sums to 1 over the
+            classes. On a GPU that is out of memory the batch is computed in halves.
+        """
+        try:
+            return self._forward(batch)
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        torch.cuda.empty_cache()
+        self.pixels_per_batch = max(1, self.pixels_per_batch // 2)
+        half = len(batch) // 2
+        return np.concatenate([self.predict(batch[:half]), self.predict(batch[half:])])
+
+    def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            images = as_tensor(batch).to(self._device).contiguous(memory_format=torch.channels_last)
+            return torch.softmax(self._logits(images).float().contiguous(), dim=1).cpu().numpy()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """In reduced precision where that is safe.
+
+        On a CPU, oneDNN's bf16 convolutions with a step of two read memory that was never written when their
+        output is one cell wide (torch 2.15), which small inputs lead to.
+        """
+        if self._dtype != torch.float32 and (self._device.type != "cpu" or min(images.shape[-2:]) >= _SMALLEST_FAST):
+            with torch.autocast(self._device.type, self._dtype):
+                logits = self._fast(images)
+            if bool(torch.isfinite(logits.sum())):
+                return logits
+        return self._module(images)
+
+    def _measure_gpu(self, bands: int, size: tuple[int, int]) -> int:
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        self._forward(np.zeros((4, bands, *size), dtype=np.float32))
+        used = torch.cuda.max_memory_allocated(self._device) - before
+        free, _ = torch.cuda.mem_get_info(self._device)
+        pixels = int(free * _SHARE_OF_FREE_MEMORY / max(1.0, used / (4 * size[0] * size[1])))
+        return max(1, min(_LARGEST_GPU_PIXELS, pixels))
+
+
+def load(directory: Path, card: ModelCard, device: str = "auto", precision: str = "auto") -> Predictor:
+    """A predictor of a model directory.
+
+    Args:
+        directory: the model directory.
+        card: what its ``model.json`` says.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, 32, bf16 or 16. ``auto`` is bf16 where the hardware computes in it and training found
+            that it hardly changes a class.
+
+    Raises:
+        DeepLearningError: no such device, or weights that do not fit the network.
+        MissingPackage: the library of the architecture is not installed.
+    """
+    chosen = choose_device(device)
+    if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > _RARE_CHANGES:
+        precision = "32"
+    dtype = choose_precision(precision, chosen)
+    if chosen.type == "cpu":
+        keep_memory()
+    module = build(card.network).eval()
+    load_into(module, Path(directory) / card.weights)
+    module = fold_batch_norm(module, card.network.bands, card.patch)
+    return Predictor(module, chosen, dtype, card.network.bands, card.patch)
+
+
+def as_tensor(array: NDArray) -> Tensor:
+    """A tensor that shares the array's memory where it may be written, else a copy."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose convolutions and linear layers, which autocast runs in ``dtype``, need no cast per batch."""
+    module = copy.deepcopy(module)
+    for layer in module.modules():
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            layer.to(dtype)
+    return module

@@ -1,0 +1,252 @@
+"""How to train: the values of the command's options, checked, and the defaults that follow from the patches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.bands import STANDARDIZE
+
+LOSSES = ("cross_entropy", "focal", "dice", "jaccard")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+SCHEDULERS = ("none", "step", "cosine", "plateau", "onecycle")
+AUGMENTATIONS = ("flip", "rotate", "crop", "jitter", "blur", "noise", "erase")
+
+# Transformers diverge at the learning rate that suits convolutions.
+_TRANSFORMERS = ("swin", "vit", "deit", "beit", "maxvit", "mit_b", "segformer")
+
+_CELLS_PER_BATCH = 32 * 64 * 64
+_SINGLE_CELLS_PER_BATCH = 256
+_FEWEST_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; None, or an empty text, leaves the choice to :func:`resolved`.
+
+    Attributes:
+        architecture: name of the network.
+        network: options of the network, e.g. ``{"encoder": "resnet18"}``.
+        standardize: how raw values become network input.
+        loss: a sum of names with ``+``.
+        class_weights: ``none``, ``balanced``, or a number per class, in the order of the categories.
+        optimizer: adamw, adam or sgd.
+        learning_rate: of the optimizer, at its highest.
+        weight_decay: of the optimizer.
+        momentum: of sgd.
+        scheduler: none, step, cosine, plateau or onecycle.
+        step: epochs between two steps, or without progress on a plateau.
+        gamma: factor of the learning rate at a step.
+        epochs: at most.
+        batch_size: patches.
+        patience: epochs without a better validation score after which training ends; 0 is never.
+        augment: steps of augmentation.
+        precision: auto, 32, bf16 or 16.
+        device: auto, cpu, cuda, cuda:N or mps.
+        seed: of everything random.
+        nprocs: threads; 0 for all cores.
+    """
+
+    architecture: str = ""
+    network: Mapping[str, Any] | None = None
+    standardize: str = "band"
+    loss: str = "cross_entropy"
+    class_weights: str | tuple[float, ...] = "none"
+    optimizer: str = "adamw"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    momentum: float = 0.9
+    scheduler: str = "onecycle"
+    step: int = 10
+    gamma: float = 0.1
+    epochs: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
+    augment: tuple[str, ...] | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 1
+    nprocs: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("standardize", self.standardize, STANDARDIZE)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("scheduler", self.scheduler, SCHEDULERS)
+        for name in self.loss.split("+"):
+            _one_of("loss", name, LOSSES)
+        if len(set(self.loss.split("+"))) != self.loss.count("+") + 1:
+            raise DeepLearningError(f"A sum of losses names each once; got loss={self.loss}. Leave out the repetition.")
+        for name in self.augment or ():
+            _one_of("augment", name, (*AUGMENTATIONS, "none"))
+        for name, smallest in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("step", 1), ("nprocs", 0)):
+            _at_least(name, getattr(self, name), smallest)
+        _at_least("seed", self.seed, 0)
+        _within("learning_rate", self.learning_rate, 1e-12, 1000.0)
+        _within("weight_decay", self.weight_decay, 0.0, 1000.0)
+        _within("momentum", self.momentum, 0.0, 1.0)
+        _within("gamma", self.gamma, 1e-12, 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the model."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def from_options(options: Mapping[str, str]) -> Settings:
+    """Settings of the command's option texts; options that are empty or absent get their defaults.
+
+    Raises:
+        DeepLearningError: a value is no number, or not allowed.
+    """
+    numbers: dict[str, Any] = {
+        name: _number(name, options[name], int)
+        for name in ("step", "epochs", "batch_size", "patience", "seed", "nprocs")
+        if options.get(name)
+    }
+    for name in ("learning_rate", "weight_decay", "momentum", "gamma"):
+        if options.get(name):
+            numbers[name] = _number(name, options[name], float)
+    texts: dict[str, Any] = {
+        name: options[name]
+        for name in ("architecture", "standardize", "loss", "optimizer", "scheduler", "precision", "device")
+        if options.get(name)
+    }
+    network: dict[str, Any] = {"encoder": options["encoder"]} if options.get("encoder") else {}
+    if options.get("dropout"):
+        network["dropout"] = _number("dropout", options["dropout"], float)
+    for name in ("filters", "blocks"):
+        if options.get(name):
+            network[name] = _number(name, options[name], int)
+    for name in ("hidden", "kernel", "dilations"):
+        if options.get(name):
+            network[name] = [_number(name, value, int) for value in options[name].split(",")]
+    augment = tuple(options["augment"].split(",")) if options.get("augment") else None
+    return Settings(
+        **texts, **numbers, network=network, augment=augment, class_weights=_class_weights(options.get("class_weights"))
+    )
+
+
+def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: int) -> Settings:
+    """Settings with every choice made.
+
+    Args:
+        settings: what the user chose.
+        unit: of the label, ``cell`` or ``patch``.
+        shape: rows and columns of a patch.
+        training: number of training patches.
+    """
+    single = shape == (1, 1)
+    architecture = settings.architecture or ("mlp" if single else "unet" if unit == "cell" else "resnet18")
+    batch_size = settings.batch_size or _batch_size(shape, training)
+    epochs = settings.epochs or _epochs(single, training, batch_size)
+    return replace(
+        settings,
+        architecture=architecture,
+        network=_network_options(settings.network or {}, architecture, unit, shape),
+        learning_rate=settings.learning_rate or _learning_rate(settings, architecture),
+        weight_decay=_default(settings.weight_decay, 0.01 if settings.optimizer == "adamw" else 0.0),
+        batch_size=batch_size,
+        epochs=epochs,
+        patience=_default(settings.patience, max(10, epochs // 3)),
+        augment=_augment(settings.augment, single),
+    )
+
+
+def _network_options(given: Mapping[str, Any], architecture: str, unit: str, shape: tuple[int, int]) -> dict[str, Any]:
+    allowed = {
+        "mlp": ("hidden", "dropout"),
+        "cnn": ("filters", "blocks", "dropout"),
+        "fcn_dilated": ("filters", "kernel", "blocks", "dilations"),
+    }.get(architecture, ("dropout",) if unit == "patch" else ("encoder",))
+    foreign = [name for name in given if name not in allowed]
+    if foreign:
+        raise DeepLearningError(
+            f"The option {foreign[0]}= has no meaning for architecture={architecture}; its options are "
+            f"{', '.join(allowed)}. Leave it out or choose another architecture."
+        )
+    options = dict(given)
+    if architecture == "mlp":
+        options["unit"] = unit
+    elif "encoder" in allowed:
+        options.setdefault("encoder", "resnet18")
+    elif unit == "patch" and architecture != "cnn":
+        options["size"] = list(shape)
+    return options
+
+
+def _batch_size(shape: tuple[int, int], training: int) -> int:
+    """About 131,000 cells, but small enough for eight steps an epoch."""
+    if shape == (1, 1):
+        fitting, least = _SINGLE_CELLS_PER_BATCH, 32
+    else:
+        fitting, least = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1])), 4
+    return max(least, min(fitting, training // _FEWEST_STEPS))
+
+
+def _epochs(single: bool, training: int, batch_size: int) -> int:
+    """So many that a small set is seen often enough and a large one not for ever."""
+    steps = math.ceil(max(1, training) / batch_size)
+    wanted, fewest, most = (4000, 20, 200) if single else (1000, 15, 60)
+    return min(most, max(fewest, math.ceil(wanted / steps)))
+
+
+def _learning_rate(settings: Settings, architecture: str) -> float:
+    if settings.optimizer == "sgd":
+        return 0.01
+    names = (architecture, str((settings.network or {}).get("encoder", "")))
+    if any(part in name for name in names for part in _TRANSFORMERS):
+        return 0.0003
+    return 0.001
+
+
+def _augment(given: tuple[str, ...] | None, single: bool) -> tuple[str, ...]:
+    if given is None:
+        return () if single else ("flip", "rotate", "jitter")
+    if "none" in given and len(given) > 1:
+        raise DeepLearningError(f"augment=none stands alone; got {','.join(given)}. Leave out none or the others.")
+    return () if "none" in given else given
+
+
+def _default(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
+def _class_weights(text: str | None) -> str | tuple[float, ...]:
+    if not text or text in ("none", "balanced"):
+        return text or "none"
+    weights = tuple(_number("class_weights", value, float) for value in text.split(","))
+    if any(not math.isfinite(value) or value < 0 for value in weights) or not any(weights):
+        raise DeepLearningError(
+            f"Class weights must be none, balanced, or numbers of at least 0; got '{text}'. Choose other weights."
+        )
+    return weights
+
+
+def _number(name: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        expected = "whole number" if kind is int else "number"
+        raise DeepLearningError(f"The option {name}= needs a {expected}; got '{text}'. Give a number.") from error
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise DeepLearningError(
+            f"The option {name}= must be one of {', '.join(allowed)}; got '{value}'. Choose one of them."
+        )
+
+
+def _at_least(name: str, value: int | None, smallest: int) -> None:
+    if value is not None and value < smallest:
+        raise DeepLearningError(f"The option {name}= must be at least {smallest}; got {value}. Choose a larger number.")
+
+
+def _within(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise DeepLearningError(
+            f"The option {name}= must be a number from {low:g} to {high:g}; got {value}. Choose another number."
+        )

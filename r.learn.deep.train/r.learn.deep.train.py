@@ -1,0 +1,379 @@
+#!/usr/bin/env python3
+
+############################################################################
+#
+# MODULE:       r.learn.deep.train
+# AUTHOR(S):    r.learn.deep developers
+# PURPOSE:      Trains a neural network on image patches
+# COPYRIGHT:    (C) 2026 by the r.learn.deep developers
+#
+#               This program is free software under the GNU General Public
+#               License (>=v2). Read the file LICENSE that comes with the
+#               suite for details.
+#
+############################################################################
+
+# %module
+# % description: Trains a neural network on image patches of v.sample.patches and writes a model directory.
+# % keyword: raster
+# % keyword: classification
+# % keyword: deep learning
+# % keyword: neural network
+# % keyword: machine learning
+# %end
+
+# %option
+# % key: patches
+# % type: string
+# % required: yes
+# % multiple: yes
+# % key_desc: directory
+# % label: Patch directory of v.sample.patches
+# % description: Several directories (sites) need the same bands, classes and patch size
+# %end
+
+# %option
+# % key: model
+# % type: string
+# % required: yes
+# % multiple: no
+# % key_desc: directory
+# % description: Model directory to write
+# %end
+
+# %option
+# % key: backend
+# % type: string
+# % required: no
+# % options: torch
+# % answer: torch
+# % description: Deep learning library
+# % guisection: Network
+# %end
+
+# %option
+# % key: architecture
+# % type: string
+# % required: no
+# % key_desc: name
+# % label: Network, e.g. unet, fpn, deeplabv3plus, segformer, fcn_dilated; resnet18, swin_t, cnn; mlp
+# % description: Default: mlp for single cells, unet for a label per cell, resnet18 for a label per patch
+# % guisection: Network
+# %end
+
+# %option
+# % key: encoder
+# % type: string
+# % required: no
+# % key_desc: name
+# % description: Encoder of unet and its relatives (default: resnet18)
+# % guisection: Network
+# %end
+
+# %option
+# % key: hidden
+# % type: integer
+# % required: no
+# % multiple: yes
+# % options: 1-65536
+# % description: Widths of the hidden layers of mlp (default: 128,64)
+# % guisection: Network
+# %end
+
+# %option
+# % key: dropout
+# % type: double
+# % required: no
+# % options: 0-0.99
+# % description: Share of units left out in training: mlp, cnn (default: 0.2), networks of timm (default: 0)
+# % guisection: Network
+# %end
+
+# %option
+# % key: filters
+# % type: integer
+# % required: no
+# % options: 1-65536
+# % description: Filters of fcn_dilated (default: 64), or of the first block of cnn (default: 32)
+# % guisection: Network
+# %end
+
+# %option
+# % key: kernel
+# % type: integer
+# % required: no
+# % multiple: yes
+# % options: 1-99
+# % description: Rows and columns of the convolutions of fcn_dilated, per block; the last one repeats (default: 5,3)
+# % guisection: Network
+# %end
+
+# %option
+# % key: blocks
+# % type: integer
+# % required: no
+# % options: 1-100
+# % description: Number of blocks of fcn_dilated (default: 7) or cnn (default: 3)
+# % guisection: Network
+# %end
+
+# %option
+# % key: dilations
+# % type: integer
+# % required: no
+# % multiple: yes
+# % options: 1-65536
+# % description: Dilations of fcn_dilated, per block; the last one repeats (default: 2)
+# % guisection: Network
+# %end
+
+# %option
+# % key: standardize
+# % type: string
+# % required: no
+# % options: band,cell,none
+# % answer: band
+# % description: How values become network input
+# % descriptions: band;by mean and deviation of each band;cell;by those over the bands of each cell;none;not at all
+# % guisection: Learning
+# %end
+
+# %option
+# % key: loss
+# % type: string
+# % required: no
+# % answer: cross_entropy
+# % key_desc: name[+name...]
+# % description: Loss: cross_entropy, focal, dice, jaccard, or sums with +
+# % guisection: Learning
+# %end
+
+# %option
+# % key: class_weights
+# % type: string
+# % required: no
+# % answer: none
+# % multiple: yes
+# % key_desc: weight
+# % description: Weights of classes in the loss: none, balanced, or a number per class in the order of categories
+# % guisection: Learning
+# %end
+
+# %option
+# % key: optimizer
+# % type: string
+# % required: no
+# % options: adamw,adam,sgd
+# % answer: adamw
+# % description: Optimizer
+# % guisection: Learning
+# %end
+
+# %option
+# % key: learning_rate
+# % type: double
+# % required: no
+# % label: Learning rate, at its highest
+# % description: Default: 0.001, for transformers 0.0003, for sgd 0.01
+# % guisection: Learning
+# %end
+
+# %option
+# % key: weight_decay
+# % type: double
+# % required: no
+# % description: Weight decay (default: 0.01 for adamw, else 0)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: momentum
+# % type: double
+# % required: no
+# % options: 0-1
+# % answer: 0.9
+# % description: Momentum of sgd
+# % guisection: Learning
+# %end
+
+# %option
+# % key: scheduler
+# % type: string
+# % required: no
+# % options: none,step,cosine,plateau,onecycle
+# % answer: onecycle
+# % description: How the learning rate changes
+# % guisection: Learning
+# %end
+
+# %option
+# % key: step
+# % type: integer
+# % required: no
+# % answer: 10
+# % description: Epochs between two changes (step), or without progress before one (plateau)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: gamma
+# % type: double
+# % required: no
+# % answer: 0.1
+# % description: Factor of the learning rate at a change (step, plateau)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: epochs
+# % type: integer
+# % required: no
+# % description: Number of epochs, at most (default: depends on the number of patches)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: batch_size
+# % type: integer
+# % required: no
+# % description: Patches in a batch (default: depends on size and number of the patches)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: patience
+# % type: integer
+# % required: no
+# % label: Epochs without a better validation score after which training ends
+# % description: 0: never (default: a third of the epochs, at least 10)
+# % guisection: Learning
+# %end
+
+# %option
+# % key: augment
+# % type: string
+# % required: no
+# % multiple: yes
+# % options: flip,rotate,crop,jitter,blur,noise,erase,none
+# % label: Random changes of patches, image and label together
+# % description: Default: flip,rotate,jitter; none for single cells
+# % guisection: Learning
+# %end
+
+# %option
+# % key: precision
+# % type: string
+# % required: no
+# % options: auto,32,bf16,16
+# % answer: auto
+# % description: Floating point numbers of the network
+# % guisection: Machine
+# %end
+
+# %option
+# % key: device
+# % type: string
+# % required: no
+# % answer: auto
+# % key_desc: auto|cpu|cuda|cuda:N|mps
+# % description: Device to train on
+# % guisection: Machine
+# %end
+
+# %option
+# % key: nprocs
+# % type: integer
+# % required: no
+# % answer: 0
+# % description: Number of threads; 0 for all cores
+# % guisection: Machine
+# %end
+
+# %option
+# % key: seed
+# % type: integer
+# % required: no
+# % answer: 1
+# % description: Seed of everything random; the same seed gives the same model on the same CPU
+# % guisection: Machine
+# %end
+
+# %option
+# % key: format
+# % type: string
+# % required: no
+# % options: plain,json
+# % answer: plain
+# % description: Format of the scores on standard output
+# % guisection: Output
+# %end
+
+# %flag
+# % key: c
+# % description: Check everything and train nothing
+# %end
+
+import os
+import sys
+from pathlib import Path
+
+import grass.script as gs
+
+
+def find_library() -> None:
+    """Put the suite's library on the path: the one beside this script in a checkout, else the installed one."""
+    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib")
+    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
+    for place in (beside, installed):
+        if os.path.isdir(os.path.join(place, "rlearndeep")):
+            sys.path.insert(0, place)
+            return
+    gs.fatal(
+        _("The library of r.learn.deep was not found beside the tool or in GRASS_ADDON_BASE. Install the add-on again.")
+    )
+
+
+def job(options: dict, flags: dict) -> dict | None:
+    """Train, and print the scores."""
+    from rlearndeep.backends import get_backend
+    from rlearndeep.gis.session import command_line
+    from rlearndeep.learning.options import from_options
+    from rlearndeep.learning.training import check_target, prepare, score_text, train
+    from rlearndeep.patches import PatchDataset
+
+    target = Path(options["model"])
+    overwrite = gs.overwrite()
+    check_target(target, overwrite)
+    settings = from_options(options)
+    datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
+    plan = prepare(datasets, settings, get_backend(options["backend"]))
+    for remark in plan.remarks:
+        gs.warning(remark)
+    gs.message(plan.text())
+    if flags["c"]:
+        return plan.summary()
+
+    def progress(done: int, total: int, text: str) -> None:
+        gs.percent(done, total, 1)
+        gs.verbose(text)
+
+    scores = train(
+        plan, target, get_backend(options["backend"]), command=command_line(), overwrite=overwrite, progress=progress
+    )
+    if options["format"] == "plain":
+        print(score_text(scores))
+    gs.message(_("Model written to '{}'.").format(target))
+    return scores
+
+
+def main() -> None:
+    """Read the options and run the job."""
+    options, flags = gs.parser()
+    find_library()
+    from rlearndeep.gis.session import run
+
+    run(job, options, flags)
+
+
+if __name__ == "__main__":
+    main()

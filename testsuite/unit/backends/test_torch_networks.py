@@ -1,0 +1,275 @@
+"""The contract that every architecture keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rlearndeep.backends import torch as backend
+from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard, Network
+from rlearndeep.scene.bands import Band, Normalization
+from rlearndeep.scene.classes import ClassTable, MapClass
+
+SEGMENTATION = (
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "pan",
+    "deeplabv3",
+    "deeplabv3plus",
+    "segformer",
+    "upernet",
+    "fcn_dilated",
+    "mlp",
+)
+CLASSIFIERS = ("cnn", "resnet18", "convnext_atto", "efficientnet_b0", "swin_t")
+SIZE = (33, 19)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def network(architecture: str, bands: int = 4, classes: int = 3) -> Network:
+    options = {"size": list(SIZE)} if architecture in CLASSIFIERS else {}
+    return Network(architecture, bands, classes, {} if architecture == "cnn" else options)
+
+
+def card(built: Network, size: tuple[int, int] = SIZE) -> ModelCard:
+    return ModelCard(
+        backend="torch",
+        weights=backend.FILE,
+        network=built,
+        unit="patch" if built.architecture in CLASSIFIERS else "cell",
+        bands=tuple(Band(f"b{number}") for number in range(built.bands)),
+        normalization=Normalization("none"),
+        classes=ClassTable(tuple(MapClass(number, "") for number in range(built.classes))),
+        patch=size,
+        resolution=(1.0, 1.0),
+    )
+
+
+def images(count: int, bands: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, bands, *size)).astype(np.float32)
+
+
+def trained_a_little(module: torch.nn.Module, bands: int) -> torch.nn.Module:
+    """Normalisation layers have statistics other than 0 and 1, as after training."""
+    torch.manual_seed(1)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(layer.bias, -0.5, 0.5)
+    with torch.no_grad():
+        module.train()(torch.from_numpy(images(4, bands)))
+    return module.eval()
+
+
+@pytest.mark.parametrize("architecture", SEGMENTATION + CLASSIFIERS)
+def test_an_architecture_trains_predicts_and_survives_saving(architecture: str, tmp_path: Path) -> None:
+    built = network(architecture)
+    module = trained_a_little(backend.build(built), built.bands)
+    backend.save(module, tmp_path / backend.FILE)
+    predictor = backend.load(tmp_path, card(built), "cpu", "32")
+    batch = images(3, built.bands)
+    with torch.inference_mode():
+        expected = torch.softmax(module(torch.from_numpy(batch)), dim=1).numpy()
+    scores = predictor.predict(batch)
+    shape = (3, 3) if architecture in CLASSIFIERS else (3, 3, *SIZE)
+    assert scores.shape == shape and scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    np.testing.assert_array_equal(scores.argmax(axis=1), expected.argmax(axis=1))
+    np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(predictor.predict(batch[:1]), expected[:1], atol=1e-4)
+    assert backend.answers(architecture) in ("patch" if architecture in CLASSIFIERS else "cell", "either")
+
+
+@pytest.mark.parametrize("bands", (1, 14))
+@pytest.mark.parametrize("architecture", ("unet", "fcn_dilated", "mlp", "cnn", "resnet18", "swin_t"))
+def test_any_number_of_bands_is_accepted(architecture: str, bands: int) -> None:
+    module = backend.build(network(architecture, bands)).eval()
+    with torch.inference_mode():
+        assert module(torch.from_numpy(images(1, bands))).shape[:2] == (1, 3)
+
+
+@pytest.mark.parametrize("size", ((1, 1), (1, 5), (32, 32), (31, 65)))
+@pytest.mark.parametrize("architecture", ("unet", "fcn_dilated", "mlp", "cnn", "resnet18"))
+def test_any_size_is_accepted_and_kept(architecture: str, size: tuple[int, int]) -> None:
+    module = backend.build(network(architecture)).eval()
+    with torch.inference_mode():
+        scores = module(torch.from_numpy(images(1, 4, size)))
+    assert scores.shape == ((1, 3) if architecture in CLASSIFIERS else (1, 3, *size))
+
+
+def test_the_perceptron_sees_one_cell_only() -> None:
+    module = backend.build(network("mlp")).eval()
+    one, other = images(2, 4)
+    other[:, 5, 7] = one[:, 5, 7]
+    with torch.inference_mode():
+        scores = module(torch.from_numpy(np.stack([one, other])))
+    assert torch.equal(scores[0, :, 5, 7], scores[1, :, 5, 7])
+    assert not torch.equal(scores[0], scores[1])
+
+
+def test_the_perceptron_has_the_layers_asked_for() -> None:
+    module = backend.build(Network("mlp", 10, 12, {"hidden": [256, 128], "dropout": 0.2}))
+    widths = [(layer.in_channels, layer.out_channels) for layer in module if isinstance(layer, torch.nn.Conv2d)]
+    assert widths == [(10, 256), (256, 128), (128, 12)]
+    assert sum(isinstance(layer, torch.nn.Dropout) for layer in module) == 2
+
+
+def test_the_perceptron_answers_for_a_patch_with_the_mean_of_its_cells() -> None:
+    module = backend.build(Network("mlp", 4, 3, {"unit": "patch"})).eval()
+    batch = torch.from_numpy(images(2, 4))
+    with torch.inference_mode():
+        torch.testing.assert_close(module(batch), module.inner(batch).mean(dim=(2, 3)))
+
+
+def test_the_dilated_network_is_that_of_its_paper() -> None:
+    module = backend.build(network("fcn_dilated", bands=5, classes=7))
+    convolutions = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.kernel_size[0] for layer in convolutions] == [5, 3, 3, 3, 3, 3, 3, 1]
+    assert [layer.dilation[0] for layer in convolutions[:-1]] == [2] * 7
+    assert [layer.out_channels for layer in convolutions] == [64] * 7 + [7]
+    assert convolutions[-1].in_channels == 7 * 64
+    kinds = [type(layer).__name__ for layer in module.blocks[0]]
+    assert kinds == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
+
+
+def test_parameters_of_the_dilated_network_are_per_block() -> None:
+    built = Network("fcn_dilated", 4, 3, {"filters": 16, "kernel": [3], "blocks": 4, "dilations": [1, 2, 3]})
+    convolutions = [layer for layer in backend.build(built).modules() if isinstance(layer, torch.nn.Conv2d)][:-1]
+    assert [layer.dilation[0] for layer in convolutions] == [1, 2, 3, 3]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+
+
+@pytest.mark.parametrize(
+    ("built", "fragment"),
+    (
+        (Network("nonsense", 4, 3), "got 'nonsense'"),
+        (Network("unet", 4, 3, {"encoder": "nonsense"}), "'nonsense' is not"),
+        (Network("mlp", 4, 3, {"hidden": [0]}), "hidden="),
+        (Network("mlp", 4, 3, {"dropout": 1.0}), "Dropout"),
+        (Network("fcn_dilated", 4, 3, {"kernel": [4]}), "odd"),
+        (Network("fcn_dilated", 4, 3, {"blocks": 1, "kernel": [5, 3]}), "one value per block"),
+    ),
+)
+def test_a_bad_description_is_refused(built: Network, fragment: str) -> None:
+    with pytest.raises(DeepLearningError, match=fragment) as caught:
+        backend.build(built)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", ("unet", "resnet18", "cnn", "efficientnet_b0"))
+def test_batch_normalisation_is_folded_away(architecture: str) -> None:
+    module = trained_a_little(backend.build(network(architecture)), 4)
+    folded = fold_batch_norm(module, 4, SIZE)
+    batch = torch.from_numpy(images(2, 4))
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(batch), module(batch), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
+
+
+class Forked(torch.nn.Module):
+    """The output of the convolution goes past the normalisation too, so nothing may be folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(4, 4, 1)
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        output = self.convolution(batch)
+        return output + self.norm(output)
+
+
+def test_a_fold_that_would_change_the_answer_is_not_used() -> None:
+    module = trained_a_little(Forked(), 4)
+    assert fold_batch_norm(module, 4, SIZE) is module
+
+
+def saved(directory: Path) -> tuple[Network, dict[str, torch.Tensor]]:
+    built = Network("mlp", 2, 2, {"hidden": [3]})
+    module = backend.build(built)
+    backend.save(module, directory / backend.FILE)
+    return built, dict(module.state_dict())
+
+
+def test_weights_of_another_shape_name_or_type_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    built, tensors = saved(tmp_path)
+    name = "0.weight"
+    for wrong in (
+        {**tensors, name: torch.zeros(4, 2, 1, 1)},
+        {key: value for key, value in tensors.items() if key != name},
+        {**tensors, "extra": torch.zeros(1)},
+        {**tensors, name: tensors[name].to(torch.float64)},
+        {**tensors, name: torch.full_like(tensors[name], float("nan"))},
+    ):
+        save_file(wrong, str(tmp_path / backend.FILE))
+        with pytest.raises(DeepLearningError, match="Weights must fit") as caught:
+            backend.load(tmp_path, card(built), "cpu")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_weights_file_is_refused(tmp_path: Path) -> None:
+    built, _ = saved(tmp_path)
+    whole = (tmp_path / backend.FILE).read_bytes()
+    for damaged in (b"", whole[:20], whole[:-5], b"\x80\x04pickle" + whole):
+        (tmp_path / backend.FILE).write_bytes(damaged)
+        with pytest.raises(DeepLearningError, match="Weights must fit"):
+            backend.load(tmp_path, card(built), "cpu")
+
+
+def test_a_device_or_precision_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    built, _ = saved(tmp_path)
+    for device in ("cuda:99", "tpu", "cpu:1", "cuda:x"):
+        with pytest.raises(DeepLearningError, match="device must exist"):
+            backend.load(tmp_path, card(built), device)
+    with pytest.raises(DeepLearningError, match="Precision"):
+        backend.load(tmp_path, card(built), "cpu", "64")
+    with pytest.raises(DeepLearningError, match="GPU"):
+        backend.load(tmp_path, card(built), "cpu", "16")
+
+
+def test_bf16_changes_scores_little(tmp_path: Path) -> None:
+    built = network("unet")
+    backend.save(trained_a_little(backend.build(built), 4), tmp_path / backend.FILE)
+    batch = images(2, 4, (64, 96))
+    exact, rounded = (backend.load(tmp_path, card(built), "cpu", name).predict(batch) for name in ("32", "bf16"))
+    assert np.abs(exact - rounded).max() < 0.1
+    assert not np.array_equal(exact, rounded)
+
+
+def test_small_inputs_are_computed_exactly_whatever_the_precision(tmp_path: Path) -> None:
+    built = network("unet")
+    backend.save(trained_a_little(backend.build(built), 4), tmp_path / backend.FILE)
+    batch = images(2, 4, (63, 64))
+    exact, rounded = (backend.load(tmp_path, card(built), "cpu", name).predict(batch) for name in ("32", "bf16"))
+    np.testing.assert_array_equal(exact, rounded)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, _ = saved(tmp_path)
+    predictor = backend.load(tmp_path, card(built), "cpu", "32")
+    batch = images(5, 2)
+    expected = predictor.predict(batch)
+    whole = backend.Predictor._forward
+
+    def limited(self: backend.Predictor, part: np.ndarray) -> np.ndarray:
+        if len(part) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return whole(self, part)
+
+    monkeypatch.setattr(backend.Predictor, "_forward", limited)
+    np.testing.assert_array_equal(predictor.predict(batch), expected)

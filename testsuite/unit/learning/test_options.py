@@ -1,0 +1,80 @@
+"""Option texts become settings, and settings get their defaults from the patches."""
+
+from __future__ import annotations
+
+import pytest
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.options import Settings, from_options, resolved
+
+
+@pytest.mark.parametrize(
+    ("unit", "shape", "architecture"),
+    (("cell", (1, 1), "mlp"), ("cell", (64, 64), "unet"), ("patch", (64, 64), "resnet18")),
+)
+def test_the_architecture_follows_from_the_label(unit: str, shape: tuple[int, int], architecture: str) -> None:
+    assert resolved(Settings(), unit, shape, 100).architecture == architecture
+
+
+@pytest.mark.parametrize("training", (1, 10, 300, 24000, 10**7))
+@pytest.mark.parametrize("shape", ((1, 1), (64, 64), (512, 512)))
+def test_every_choice_is_made_for_any_number_of_patches(shape: tuple[int, int], training: int) -> None:
+    settings = resolved(Settings(), "cell", shape, training)
+    for value in (settings.epochs, settings.batch_size, settings.learning_rate):
+        assert value is not None and value > 0
+    assert settings.patience is not None and settings.augment is not None and settings.weight_decay is not None
+
+
+def test_what_the_user_chose_stays() -> None:
+    chosen = from_options(
+        {
+            "architecture": "mlp",
+            "hidden": "256,128",
+            "dropout": "0.1",
+            "epochs": "7",
+            "batch_size": "3",
+            "patience": "0",
+            "learning_rate": "0.5",
+            "weight_decay": "0",
+            "augment": "none",
+            "class_weights": "1,2.5",
+            "format": "json",
+            "model": "x",
+        }
+    )
+    settings = resolved(chosen, "cell", (1, 1), 1000)
+    assert settings.network == {"hidden": [256, 128], "dropout": 0.1, "unit": "cell"}
+    assert (settings.epochs, settings.batch_size, settings.patience) == (7, 3, 0)
+    assert (settings.learning_rate, settings.weight_decay) == (0.5, 0.0)
+    assert settings.augment == () and settings.class_weights == (1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    (
+        ({"loss": "nonsense"}, "loss="),
+        ({"loss": "dice+dice"}, "each once"),
+        ({"epochs": "0"}, "epochs="),
+        ({"epochs": "many"}, "whole number"),
+        ({"learning_rate": "0"}, "learning_rate="),
+        ({"learning_rate": "nan"}, "learning_rate="),
+        ({"class_weights": "-1,1"}, "Class weights"),
+        ({"class_weights": "0,0"}, "Class weights"),
+        ({"augment": "none,flip"}, "stands alone"),
+        ({"augment": "shear"}, "augment="),
+        ({"optimizer": "lion"}, "optimizer="),
+        ({"architecture": "unet", "hidden": "12"}, "hidden= has no meaning"),
+        ({"architecture": "resnet18", "encoder": "resnet18"}, "encoder= has no meaning"),
+    ),
+)
+def test_a_bad_value_is_refused_in_one_line(options: dict[str, str], fragment: str) -> None:
+    unit = "patch" if options.get("architecture") == "resnet18" else "cell"
+    with pytest.raises(DeepLearningError, match=fragment) as caught:
+        resolved(from_options(options), unit, (64, 64), 100)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_plain_values_for_the_model() -> None:
+    import json
+
+    settings = resolved(Settings(class_weights=(1.0, 2.0)), "patch", (32, 32), 10)
+    assert json.loads(json.dumps(settings.to_json())) == settings.to_json()

@@ -1,0 +1,183 @@
+"""From patches to a model directory, without a framework: the back-end here is a table of means."""
+
+from __future__ import annotations
+
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning import training
+from rlearndeep.learning.options import Settings
+from rlearndeep.model import read_card
+from synthetic_patches import CATEGORIES, make_patches
+
+
+class Table:
+    """Says class k with a score that grows with band k."""
+
+    device, precision, pixels_per_batch = "cpu", "32", 5000
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        assert batch.size <= 4 * max(self.pixels_per_batch, batch[0, 0].size)
+        scores = np.exp(batch[:, self.order])
+        scores = scores / scores.sum(axis=1, keepdims=True)
+        return scores.astype(np.float32)
+
+
+def fake_backend(order: tuple[int, ...] = (0, 1, 2), error: Exception | None = None) -> types.ModuleType:
+    backend = types.ModuleType("rlearndeep.backends.torch")
+
+    def fit(network: Any, training: Any, validation: Any, options: Any, **values: Any) -> Any:
+        if error:
+            raise error
+        history = []
+        for epoch in range(1, 4):
+            row = {"epoch": epoch, "training_loss": 1 / epoch, "validation_loss": None, "validation_f1_macro": None}
+            row |= {"learning_rate": 0.1, "seconds": 0.1 * epoch}
+            if validation is not None:
+                row |= {"validation_loss": 1.0, "validation_f1_macro": epoch / 4}
+            history.append(row)
+            values["progress"](row)
+        return types.SimpleNamespace(module=None, history=history, best_epoch=2, device="cpu", precision="32-true")
+
+    backend.__dict__.update(
+        FILE="weights.safetensors",
+        answers=lambda architecture: "patch" if architecture == "resnet18" else "cell",
+        check=lambda network, options: None,
+        stride=lambda architecture: 1,
+        versions=lambda: {"torch": "0"},
+        save=lambda module, file: file.write_bytes(b"weights"),
+        load=lambda *_: Table(list(order)),
+        reach=lambda module, images: 5,
+        fit=fit,
+    )
+    return backend
+
+
+def trained(directory: Path, backend: Any = None, **values: Any) -> dict[str, Any]:
+    backend = backend or fake_backend()
+    dataset = make_patches(directory / "patches", **values)
+    plan = training.prepare([dataset], Settings(), backend)
+    return training.train(plan, directory / "model", backend, command="r.learn.deep.train ...", overwrite=True)
+
+
+def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
+    scores = trained(tmp_path)
+    model = tmp_path / "model"
+    assert sorted(file.name for file in model.iterdir()) == [
+        "history.csv",
+        "model.json",
+        "report.html",
+        "scores.json",
+        "weights.safetensors",
+    ]
+    assert json.loads((model / "scores.json").read_text()) == scores
+    card = read_card(model)
+    assert card.classes.categories.tolist() == list(CATEGORIES)
+    assert card.patch == (16, 16) and card.reach == 5 and card.resolution == (10.0, 10.0)
+    assert card.scores == scores and card.training["command"] == "r.learn.deep.train ..."
+    assert [band.semantic_label for band in card.bands] == ["S2_0", "S2_1", "S2_2", "S2_3"]
+    assert card.training["bf16_changes"] == 0
+    lines = (model / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,training_loss,validation_loss,validation_f1_macro,learning_rate,seconds"
+    assert len(lines) == 4
+    report = (model / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == 3 and "http" not in report.split("</style>")[1]
+    assert "class 20" in report and "v.sample.patches ..." in report
+
+
+def test_small_patches_are_laid_side_by_side_without_mixing_their_cells() -> None:
+    images = np.arange(5 * 2 * 40 * 30, dtype=np.float32).reshape(5, 2, 40, 30)
+    picture = training._side_by_side(images)
+    assert picture.shape == (1, 2, 80, 90)
+    np.testing.assert_array_equal(picture[0, :, :40, 30:60], images[1])
+    np.testing.assert_array_equal(picture[0, :, 40:, 60:], images[0])
+
+
+def test_scores_are_of_each_part_and_the_classes_in_their_order(tmp_path: Path) -> None:
+    scores = trained(tmp_path)
+    assert list(scores["parts"]) == ["training", "validation", "test"]
+    for part in scores["parts"].values():
+        assert part["f1_macro"] > 0.99
+        assert [entry["category"] for entry in part["classes"]] == list(CATEGORIES)
+    assert scores["f1_macro_last10"] == pytest.approx(0.5) and scores["best_epoch"] == 2
+
+
+def test_a_shifted_label_order_ruins_the_score(tmp_path: Path) -> None:
+    assert trained(tmp_path, fake_backend((1, 2, 0)))["parts"]["test"]["f1_macro"] < 0.05
+
+
+def test_without_a_test_part_the_validation_part_is_reported(tmp_path: Path) -> None:
+    scores = trained(tmp_path, shares=(0.7, 0.3, 0.0))
+    assert scores["parts"]["test"] is None
+    assert training.score_text(scores).startswith("Scores of the validation part")
+    only = trained(tmp_path / "only", shares=(1.0, 0.0, 0.0))
+    assert training.score_text(only).startswith("Scores of the training part") and only["f1_macro_last10"] is None
+
+
+def test_missing_parts_and_classes_are_remarked(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches", shares=(1.0, 0.0, 0.0))
+    labels = np.load(tmp_path / "patches" / "labels.npy")
+    labels[labels == 2] = 0
+    np.save(tmp_path / "patches" / "labels.npy", labels)
+    text = " ".join(training.prepare([dataset], Settings(), fake_backend()).remarks)
+    assert "class 30" in text and "no validation part" in text and "training part" in text
+
+
+def test_balanced_weights_make_classes_equal(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    plan = training.prepare([dataset], Settings(class_weights="balanced"), fake_backend())
+    weighted = plan.class_weights * plan.counts["training"]
+    np.testing.assert_allclose(weighted, weighted[0])
+    np.testing.assert_allclose(weighted.sum(), plan.counts["training"].sum())
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    for settings, fragment in (
+        (Settings(architecture="resnet18"), "label per cell"),
+        (Settings(class_weights=(1.0, 2.0)), "one class weight per class"),
+    ):
+        with pytest.raises(DeepLearningError, match=fragment):
+            training.prepare([dataset], settings, fake_backend())
+    labels = np.load(tmp_path / "patches" / "labels.npy")
+    np.save(tmp_path / "patches" / "labels.npy", np.where(labels == 255, 255, 1).astype(np.uint8))
+    with pytest.raises(DeepLearningError, match="at least two classes"):
+        training.prepare([dataset], Settings(), fake_backend())
+    empty = make_patches(tmp_path / "empty", shares=(0.0, 0.5, 0.5))
+    with pytest.raises(DeepLearningError, match="labelled patches in the training part"):
+        training.prepare([empty], Settings(), fake_backend())
+
+
+@pytest.mark.parametrize("error", (KeyboardInterrupt(), DeepLearningError("no"), OSError(28, "No space left")))
+def test_a_run_that_fails_leaves_nothing_and_loses_nothing(tmp_path: Path, error: Exception) -> None:
+    trained(tmp_path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    with pytest.raises((KeyboardInterrupt, DeepLearningError)):
+        trained(tmp_path / "again", fake_backend(error=error))
+    dataset = make_patches(tmp_path / "other")
+    backend = fake_backend(error=error)
+    plan = training.prepare([dataset], Settings(), backend)
+    with pytest.raises((KeyboardInterrupt, DeepLearningError)):
+        training.train(plan, tmp_path / "model", backend, overwrite=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model", "other", "patches"]
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["patches"]
+
+
+def test_only_a_model_may_be_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    with pytest.raises(DeepLearningError, match="--overwrite"):
+        training.check_target(target, overwrite=False)
+    training.check_target(target, overwrite=True)
+    (target / "thesis.txt").write_text("precious")
+    with pytest.raises(DeepLearningError, match="something else"):
+        training.check_target(target, overwrite=True)
