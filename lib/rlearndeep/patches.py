@@ -36,6 +36,9 @@ MANIFEST = "dataset.json"
 PARTS = ("training", "validation", "test")
 UNITS = ("cell", "patch")
 
+# Patches are moved in so many steps, so that few are in memory at once.
+_PIECES = 64
+
 INDEX_DTYPE = np.dtype(
     [
         ("id", "<i8"),  # number of the place, counted from 1: the category of the footprint
@@ -262,6 +265,26 @@ class PatchDataset:
             raise ValueError(f"labels.npy has shape {self.labels.shape}")
 
 
+def check_new_directory(path: str | os.PathLike, overwrite: bool) -> Path:
+    """Absolute path of a patch directory that may be written.
+
+    Raises:
+        DeepLearningError: it exists and may not be replaced, or is no patch directory.
+    """
+    directory = Path(path).absolute()
+    if directory.exists() and not overwrite:
+        raise DeepLearningError(
+            f"A patch directory is not replaced unasked; '{directory}' exists. Choose another name or add --overwrite."
+        )
+    if directory.exists() and not (
+        directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
+    ):
+        raise DeepLearningError(
+            f"Only a patch directory may be overwritten; '{directory}' holds other files. Choose another name."
+        )
+    return directory
+
+
 class PatchWriter:
     """Writes a patch directory; nothing is readable under its name before :meth:`commit`.
 
@@ -270,16 +293,7 @@ class PatchWriter:
     """
 
     def __init__(self, path: str | os.PathLike, manifest: Manifest, count: int, overwrite: bool = False) -> None:
-        self.path = Path(path).absolute()
-        if self.path.exists() and not overwrite:
-            raise DeepLearningError(
-                f"A patch directory is not replaced unasked; '{self.path}' exists. "
-                "Choose another name or add --overwrite."
-            )
-        if self.path.exists() and not (self.path / MANIFEST).is_file() and any(self.path.iterdir()):
-            raise DeepLearningError(
-                f"Only a patch directory may be overwritten; '{self.path}' holds other files. Choose another name."
-            )
+        self.path = check_new_directory(path, overwrite)
         self.manifest = manifest
         self._hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
@@ -312,18 +326,60 @@ class PatchWriter:
 
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest and give the directory its name, replacing an older one in a single step."""
+        self.finish(manifest)
+        self.publish()
+
+    def finish(self, manifest: Manifest) -> None:
+        """The slow half of :meth:`commit`: everything on the disk, the manifest last, still hidden."""
         for array in (self.index, self.labels, *self.images.values(), *self.valid.values()):
             if isinstance(array, np.memmap):
                 array.flush()
         write_text(self._hidden / MANIFEST, json.dumps(manifest.to_json(), indent=1, ensure_ascii=False))
+
+    def publish(self) -> None:
+        """The quick half of :meth:`commit`: the directory takes its name."""
         replace_directory(self._hidden, self.path)
+
+    def remove(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take patches out again; the last ones move into the gaps, and the files shrink.
+
+        Returns:
+            For each remaining row, the position it had before.
+        """
+        count = len(self.index) - len(positions)
+        order = np.arange(len(self.index))
+        gone = np.isin(order, positions)
+        gaps, movers = np.flatnonzero(gone[:count]), count + np.flatnonzero(~gone[count:])
+        order[gaps] = movers
+        self.index, self.labels = (self._shrunk(array, gaps, movers, count) for array in (self.index, self.labels))
+        for arrays in (self.images, self.valid):
+            for name in arrays:
+                arrays[name] = self._shrunk(arrays[name], gaps, movers, count)
+        return order[:count]
+
+    def _shrunk(self, array: NDArray, gaps: NDArray, movers: NDArray, count: int) -> NDArray:
+        for gap, mover in zip(np.array_split(gaps, _PIECES), np.array_split(movers, _PIECES), strict=True):
+            array[gap] = array[mover]
+        if not isinstance(array, np.memmap):
+            return array[:count]
+        file, shape, dtype = Path(str(array.filename)), (count, *array.shape[1:]), array.dtype
+        offset = array.offset
+        array.flush()
+        del array
+        _rewrite_header(file, shape, dtype, offset)
+        os.truncate(file, offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        return np.lib.format.open_memmap(file, mode="r+")
 
     def _create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
         file = self._hidden / f"{name}.npy"
         if 0 in shape:
             np.save(file, np.empty(shape, dtype=dtype))
             return np.empty(shape, dtype=dtype)
-        return np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        # A disk that fills up under a memory map kills the process; space taken now cannot run out later.
+        with open(file, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+        return array
 
     def _check_space(self, count: int) -> None:
         manifest = self.manifest
@@ -392,6 +448,16 @@ def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:
                 "Sample them with the same class table."
             )
     return first.manifest.classes
+
+
+def _rewrite_header(file: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> None:
+    """Put a smaller shape into the header of an array file, which keeps its length."""
+    values = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with open(file, "r+b") as stream:
+        version = np.lib.format.read_magic(stream)
+        start = stream.tell() + (2 if version == (1, 0) else 4)
+        stream.seek(start)
+        stream.write((repr(values).ljust(offset - start - 1) + "\n").encode("latin1"))
 
 
 def _load(file: Path) -> NDArray:

@@ -19,10 +19,9 @@ Arrays of NumPy go in and come out. Importing this package imports no framework.
 from __future__ import annotations
 
 import importlib
-import sys
 from types import ModuleType
 
-from rlearndeep.errors import DeepLearningError, MissingPackage
+from rlearndeep.errors import DeepLearningError, missing_package
 
 BACKENDS = ("torch",)
 
@@ -53,10 +52,4 @@ def require(module: str, purpose: str, package: str = "") -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        package = package or module
-        reason = " ".join(str(error).split())
-        raise MissingPackage(
-            f"{purpose} needs the Python package '{package}'; {sys.executable} cannot import it ({reason}). "
-            f"Install it with: {sys.executable} -m pip install {package}, or set RLEARNDEEP_PYTHON to a "
-            "Python that has it."
-        ) from error
+        raise missing_package(package or module, purpose, error) from error

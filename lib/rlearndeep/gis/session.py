@@ -9,18 +9,19 @@ import atexit
 import ctypes
 import functools
 import glob
-import importlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grass.script as gs
 
-from rlearndeep.errors import DeepLearningError, MissingPackage
-from rlearndeep.scene.geometry import Region
+from rlearndeep.errors import DeepLearningError, MissingPackage, missing_package
+
+if TYPE_CHECKING:  # NumPy may be what is missing, and that must be said
+    from rlearndeep.scene.geometry import Region
 
 INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
 _RESTARTED = "RLEARNDEEP_RESTARTED"
@@ -40,6 +41,11 @@ def run(job: Callable[[dict, dict], dict | None], options: dict, flags: dict) ->
     except MissingPackage as error:
         _restart_with_other_interpreter()
         gs.fatal(str(error))
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in ("rlearndeep", "grass"):  # no package is missing, we are broken
+            raise
+        _restart_with_other_interpreter()
+        gs.fatal(str(missing_package(error.name or "numpy", "This tool", error)))
     except DeepLearningError as error:
         gs.fatal(str(error))
     except KeyboardInterrupt:
@@ -73,22 +79,6 @@ def remove_at_end(kind: str, name: str) -> None:
 def temporary_name(stem: str) -> str:
     """A map name that no other process of any node uses."""
     return gs.append_node_pid(f"tmp_rlearndeep_{stem}")
-
-
-def require(package: str, purpose: str) -> Any:
-    """Import a package that an option needs.
-
-    Raises:
-        MissingPackage: with the interpreter in use and the command that installs the package.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingPackage(
-            f"{purpose} needs the Python package '{package}'; {sys.executable} cannot import it ({error}). "
-            f"Install it with: {sys.executable} -m pip install {package}, or set {INTERPRETER_VARIABLE} to a "
-            "Python that has it."
-        ) from error
 
 
 def _restart_with_other_interpreter() -> None:
@@ -183,6 +173,8 @@ def current_region() -> Region:
 
 def region_of(head: Any) -> Region:
     """Region of a GRASS structure."""
+    from rlearndeep.scene.geometry import Region
+
     return Region(head.north, head.south, head.east, head.west, head.rows, head.cols)
 
 

@@ -1,0 +1,48 @@
+"""Where on Earth a region lies."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import grass.script as gs
+
+from rlearndeep.gis.session import cell_head, libraries
+from rlearndeep.scene.geometry import Region
+
+_XY = 0
+
+
+def projection() -> dict[str, Any]:
+    """Name, EPSG code and well-known text of the project's coordinate system; values may be None."""
+    values = gs.parse_command("g.proj", flags="g", quiet=True, stderr=subprocess.DEVNULL)
+    name = values.get("name")
+    if not name or name == "xy_location_unprojected":
+        return {"name": "XY", "epsg": None, "wkt": None}
+    code = str(values.get("srid") or values.get("epsg") or "").rpartition(":")[2]
+    text = gs.read_command("g.proj", flags="wf", quiet=True, stderr=subprocess.DEVNULL).strip()
+    return {"name": name, "epsg": int(code) if code.isdigit() else None, "wkt": text or None}
+
+
+def extent_degrees(region: Region) -> tuple[float, float, float, float] | None:
+    """West, south, east and north of a region in degrees; None in a project without coordinate system."""
+    libraries()
+    if cell_head(region).proj == _XY:
+        return None
+    edges = {side: getattr(region, side) for side in ("north", "south", "east", "west")}
+    listing = gs.parse_command(
+        "g.region",
+        flags="bgu",
+        n=edges["north"],
+        s=edges["south"],
+        e=edges["east"],
+        w=edges["west"],
+        rows=region.rows,
+        cols=region.cols,
+        quiet=True,
+        stderr=subprocess.DEVNULL,
+    )
+    if "ll_w" not in listing:
+        return None
+    west, south, east, north = (float(listing[key]) for key in ("ll_w", "ll_s", "ll_e", "ll_n"))
+    return west, south, east, north

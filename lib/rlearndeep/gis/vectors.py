@@ -1,0 +1,294 @@
+"""Label vectors: their attributes, their areas as a raster, their points as coordinates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+
+import grass.script as gs
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.gis.session import remove_at_end, temporary_name
+from rlearndeep.scene.classes import Color
+
+COLOR_COLUMN = "GRASSRGB"
+
+# Categories that span less than this are read from one raster; others are numbered anew first.
+_CATEGORY_SPAN = 1_000_000
+
+
+@dataclass(frozen=True)
+class LabelVector:
+    """Features of a label vector, as far as a condition selects them.
+
+    Attributes:
+        name: of the map.
+        layer: number of the layer.
+        kind: ``area`` or ``point``.
+        values: of the label column per feature; None where null.
+        colors: per feature that has one.
+        groups: value of the split column as text per feature; empty without that column.
+        type: of the label column, as the database names it.
+    """
+
+    name: str
+    layer: str
+    kind: str
+    values: dict[int, int | str | None]
+    colors: dict[int, Color | None]
+    groups: dict[int, str | None]
+    type: str = "INTEGER"
+
+    @property
+    def is_floating(self) -> bool:
+        """True when the label column holds floating point numbers."""
+        return self.type.upper().startswith(("DOUBLE", "FLOAT", "REAL", "NUMERIC", "DECIMAL"))
+
+    @property
+    def unlabelled(self) -> int:
+        """Number of features whose label is null."""
+        return sum(value is None or value == "" for value in self.values.values())
+
+
+def open_vector(name: str, layer: str, column: str, where: str = "", split_column: str = "") -> LabelVector:
+    """Kind and attributes of a label vector.
+
+    Raises:
+        DeepLearningError: as :func:`open_features`, and for a column of floating point numbers.
+    """
+    vector = open_features(name, layer, column, where, split_column)
+    if vector.is_floating:
+        raise DeepLearningError(
+            f"A label column holds integers or text; <{column}> of <{name}> holds floating point numbers. Make an "
+            "integer or text column of it with v.db.addcolumn and v.db.update."
+        )
+    return vector
+
+
+def open_features(name: str, layer: str, column: str, where: str = "", split_column: str = "") -> LabelVector:
+    """Kind and attributes of a vector, whose label column may hold floating point numbers.
+
+    Raises:
+        DeepLearningError: no such map, layer, table or column; a column that is null in all features; a
+            condition that is no SQL or selects nothing.
+    """
+    if not gs.find_file(name, element="vector")["file"]:
+        raise DeepLearningError(
+            f"Vector map <{name}> must exist; it was not found in the search path. Check the name with g.list vector."
+        )
+    kind = _kind(name)
+    if not layer.isdigit() or int(layer) not in gs.vector_db(name):
+        raise DeepLearningError(
+            f"A label vector needs an attribute table; layer {layer} of <{name}> has none. Choose another layer= or "
+            "add one with v.db.addtable."
+        )
+    types = {key.lower(): value["type"] for key, value in gs.vector_columns(name, layer).items()}
+    for wanted in filter(None, (column, split_column)):
+        if wanted.lower() not in types:
+            raise DeepLearningError(
+                f"A column must exist in the table of <{name}>; <{wanted}> does not. It has: {', '.join(types)}."
+            )
+    rows = _select(name, layer, column, where, split_column, COLOR_COLUMN.lower() in types)
+    values = {feature: _value(row[0]) for feature, row in rows.items()}
+    if all(value is None or value == "" for value in values.values()):
+        raise DeepLearningError(
+            f"A label column needs a value in at least one feature; all {len(values)} of <{column}> of <{name}> are "
+            "null. Choose another column=."
+        )
+    groups = {feature: None if row[1] is None else str(row[1]) for feature, row in rows.items()}
+    if split_column and not any(groups.values()):
+        raise DeepLearningError(
+            f"A split column needs a value in at least one feature; all of <{split_column}> of <{name}> are null. "
+            "Choose another split_column=."
+        )
+    colors = {feature: _color(row[2]) for feature, row in rows.items()}
+    return LabelVector(name, layer, kind, values, colors, groups if split_column else {}, types[column.lower()])
+
+
+def _kind(name: str) -> str:
+    topology = gs.vector_info_topo(name)
+    if topology["centroids"]:
+        return "area"
+    if topology["points"]:
+        return "point"
+    raise DeepLearningError(
+        f"A label vector holds areas or points; <{name}> holds neither. Make areas of lines with "
+        "v.type and v.centroids."
+    )
+
+
+def _select(name: str, layer: str, column: str, where: str, split_column: str, has_color: bool) -> dict[int, tuple]:
+    """Label, group and colour as stored, per feature."""
+    key = gs.vector_db(name)[int(layer)]["key"]
+    wanted = [key, column, split_column or key, COLOR_COLUMN if has_color else key]
+    options = {"where": where} if where else {}
+    process = gs.start_command(
+        "v.db.select",
+        map=name,
+        layer=layer,
+        columns=list(dict.fromkeys(wanted)),
+        format="json",
+        quiet=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+    listing, errors = process.communicate()
+    if process.returncode:
+        raise DeepLearningError(
+            f'where= must be a condition of SQL on the table of <{name}>; got "{where}" '
+            f"({_last_words(errors)}). Check it with v.db.select."
+        )
+    records = [{field.lower(): value for field, value in record.items()} for record in json.loads(listing)["records"]]
+    if not records:
+        raise DeepLearningError(
+            f'where= must select at least one feature of <{name}>; "{where}" selects none. Check it with v.db.select.'
+            if where
+            else f"A label vector needs features with attributes; the table of <{name}> is empty. Fill it."
+        )
+    fields = [field.lower() for field in wanted]
+    return {
+        int(record[fields[0]]): (
+            record[fields[1]],
+            record[fields[2]] if split_column else None,
+            record[fields[3]] if has_color else None,
+        )
+        for record in records
+    }
+
+
+def _last_words(errors: bytes) -> str:
+    text = " ".join(gs.decode(errors).split()).replace("ERROR:", "").replace("DBMI-SQLite driver error:", "")
+    return " ".join(text.split()[:20])
+
+
+def _value(value: object) -> int | str | None:
+    if value is None or isinstance(value, int):
+        return value
+    return str(value).strip()
+
+
+def _color(text: object) -> Color | None:
+    parts = str(text).split(":") if text else []
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
+        return None
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+@dataclass(frozen=True)
+class AreaRaster:
+    """Areas as a temporary CELL raster in the current region; a cell belongs to the area that holds its centre.
+
+    Attributes:
+        name: of the raster, removed when the tool ends.
+        features: the features that meet in each value, for the values from ``first`` on.
+        first: smallest value.
+    """
+
+    name: str
+    features: tuple[tuple[int, ...], ...]
+    first: int
+
+    @property
+    def last(self) -> int:
+        """Largest value."""
+        return self.first + len(self.features) - 1
+
+
+def rasterize_areas(vector: LabelVector) -> AreaRaster:
+    """All areas of a layer, selected or not, and what lies in each of their cells.
+
+    Where areas overlap, GRASS's topology has an area of its own with several categories, of which a raster could
+    hold one only. Such vectors are numbered anew, piece by piece, on a temporary copy.
+    """
+    pieces = [cats for cats in _centroid_categories(vector.name, vector.layer) if cats]
+    if not pieces:
+        raise DeepLearningError(
+            f"Areas need categories in layer {vector.layer}; <{vector.name}> has none there. Choose another layer=."
+        )
+    output = temporary_name("areas")
+    remove_at_end("raster", output)
+    single = sorted({cats[0] for cats in pieces})
+    if all(len(cats) == 1 for cats in pieces) and single[0] >= 0 and single[-1] - single[0] < _CATEGORY_SPAN:
+        _to_raster(vector.name, vector.layer, output)
+        return AreaRaster(output, tuple((cat,) for cat in range(single[0], single[-1] + 1)), single[0])
+    copy = temporary_name("pieces")
+    remove_at_end("vector", copy)
+    numbering = str(int(vector.layer) + 1)
+    gs.run_command(
+        "v.category", input=vector.name, output=copy, option="del", layer=numbering, cat=-1, type="centroid", quiet=True
+    )
+    return _numbered_pieces(vector, copy, numbering, output)
+
+
+def _numbered_pieces(vector: LabelVector, copy: str, numbering: str, output: str) -> AreaRaster:
+    numbered = temporary_name("numbered")
+    remove_at_end("vector", numbered)
+    gs.run_command(
+        "v.category",
+        input=copy,
+        output=numbered,
+        option="add",
+        layer=numbering,
+        type="centroid",
+        cat=1,
+        step=1,
+        quiet=True,
+    )
+    listing = gs.read_command(
+        "v.category", input=numbered, option="print", layer=[vector.layer, numbering], type="centroid", quiet=True
+    )
+    members: dict[int, tuple[int, ...]] = {}
+    for line in listing.splitlines():
+        features, _, number = line.partition("|")
+        members[int(number)] = _categories(features)
+    _to_raster(numbered, numbering, output)
+    return AreaRaster(output, tuple(members.get(number, ()) for number in range(1, max(members) + 1)), 1)
+
+
+def _centroid_categories(name: str, layer: str) -> list[tuple[int, ...]]:
+    listing = gs.read_command("v.category", input=name, option="print", layer=layer, type="centroid", quiet=True)
+    return [_categories(line) for line in listing.splitlines()]
+
+
+def _categories(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("/") if part.strip())
+
+
+def _to_raster(name: str, layer: str, output: str) -> None:
+    # Chatter of a helper module is no message of ours.
+    gs.run_command(
+        "v.to.rast", input=name, layer=layer, type="area", use="cat", output=output, quiet=True, env=_silent()
+    )
+
+
+def _silent() -> dict[str, str]:
+    return {**os.environ, "GRASS_VERBOSE": "-1"}
+
+
+def read_points(vector: LabelVector) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """East, north and feature of all points of a layer that have one."""
+    listing = gs.read_command(
+        "v.out.ascii",
+        input=vector.name,
+        layer=vector.layer,
+        type="point",
+        format="point",
+        separator="pipe",
+        precision=17,
+        quiet=True,
+    )
+    rows = [line.split("|") for line in listing.splitlines()]
+    rows = [row for row in rows if len(row) >= 3 and row[-1]]
+    east, north = (np.array([float(row[axis]) for row in rows], dtype=np.float64) for axis in (0, 1))
+    return east, north, np.array([int(row[-1]) for row in rows], dtype=np.int64)
+
+
+def selected(vector: LabelVector, feature: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for features that the condition selected and whose label is not null."""
+    labelled = [number for number, value in vector.values.items() if value is not None and value != ""]
+    return np.isin(feature, np.array(labelled, dtype=np.int64))

@@ -1,0 +1,227 @@
+"""What the user asks of v.sample.patches, as one checked value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.patches import PARTS
+
+RULES = ("cells", "inside", "majority", "center", "object")
+PLACEMENTS = ("grid", "random", "points")
+SPLITS = ("block", "random", "class", "column", "none")
+
+# Rules of a label per patch that depend on how much of it is labelled ask for half by default.
+_DEFAULT_MIN_LABELLED = {"majority": 50.0}
+
+
+@dataclass(frozen=True)
+class Split:
+    """How patches are divided among training, validation and test.
+
+    Attributes:
+        kind: one of ``SPLITS``.
+        shares: of training, validation and test; they sum to 1.
+        block_size: side of a block in map units, or None for the documented default.
+        buffer: distance in map units that patches of different parts must keep, or None for the default:
+            one patch for ``block`` and ``column``, nothing for the others.
+        validation: values of the split column that form the validation part.
+        test: values of the split column that form the test part.
+    """
+
+    kind: str = "block"
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    block_size: float | None = None
+    buffer: float | None = None
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_choice("split", self.kind, SPLITS)
+        _check_positive("block_size", self.block_size)
+        if self.buffer is not None and self.buffer < 0:
+            raise DeepLearningError(f"buffer= must not be negative; got {self.buffer:g}. Use 0 for none.")
+        both = sorted(set(self.validation) & set(self.test))
+        if both:
+            raise DeepLearningError(
+                f"A value belongs to one part; validation= and test= both name '{both[0]}'. Name it once."
+            )
+
+    @property
+    def keeps_apart(self) -> bool:
+        """True when the split promises that patches of two parts never overlap."""
+        return self.kind in ("block", "column")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        return {
+            "kind": self.kind,
+            "shares": list(self.shares),
+            "block_size": self.block_size,
+            "buffer": self.buffer,
+            "validation": list(self.validation),
+            "test": list(self.test),
+        }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides which patches are sampled.
+
+    Attributes:
+        size: rows and columns of a patch in cells of the reference source; None only for the rule
+            ``object``, which then takes the largest box.
+        rule: one of ``RULES``.
+        placement: one of ``PLACEMENTS``.
+        stride: rows and columns between neighbouring patches of a grid, in cells.
+        number: how many patches at most, or None.
+        per_class: how many patches at most of each class, or None.
+        max_null: percent of null cells allowed in a patch.
+        min_labelled: percent of labelled cells a patch needs; None for the rule's default. One
+            labelled cell is needed in any case.
+        drop_duplicates: leave out patches with the same bands and label as another one.
+        background: a cell that no label covers counts as this category, or None: as unlabelled.
+        seed: of every random choice.
+        memory: megabytes to work in.
+    """
+
+    size: tuple[int, int] | None
+    rule: str = "cells"
+    placement: str = "grid"
+    stride: tuple[int, int] | None = None
+    number: int | None = None
+    per_class: int | None = None
+    max_null: float = 0.0
+    min_labelled: float | None = None
+    drop_duplicates: bool = True
+    background: int | None = None
+    split: Split = field(default_factory=Split)
+    seed: int = 1
+    memory: int = 300
+
+    def __post_init__(self) -> None:
+        _check_choice("label", self.rule, RULES)
+        _check_choice("placement", self.placement, PLACEMENTS)
+        for name in ("number", "per_class", "memory"):
+            _check_positive(name, getattr(self, name))
+        for name, sides in (("size", self.size), ("stride", self.stride)):
+            for side in sides or ():
+                _check_positive(name, side)
+        for name in ("max_null", "min_labelled"):
+            percent = getattr(self, name)
+            if percent is not None and not 0 <= percent <= 100:
+                raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
+        if self.placement == "random" and self.number is None and self.per_class is None:
+            raise DeepLearningError("placement=random needs number= or per_class=; got neither. Add one of them.")
+        if self.rule == "object" and self.placement != "grid":
+            raise DeepLearningError(
+                f"label=object places one patch on each area; got placement={self.placement}. Leave placement= out."
+            )
+        if self.background is not None and (self.rule == "object" or self.split.kind == "column"):
+            raise DeepLearningError(
+                "background= makes labels that lie in no area; label=object and split=column need areas. "
+                "Leave background= out, or choose another label= or split=."
+            )
+        if self.number is not None and self.per_class is not None:
+            raise DeepLearningError("number= and per_class= exclude each other; got both. Leave one out.")
+        if self.size is None and self.rule != "object":
+            raise DeepLearningError(f"label={self.rule} needs size=; got none. Give rows[,columns] in cells.")
+
+    def check_labels(self, vector: str, raster: str, column: str, split_column: str) -> None:
+        """Refuse label sources that do not fit the settings; empty texts stand for what was not given.
+
+        Raises:
+            DeepLearningError: no source, no column, or a split column without its split.
+        """
+        if not vector and not raster:
+            raise DeepLearningError(
+                "Patches need labels; got neither input= nor raster=. Give a label vector or a label raster."
+            )
+        if vector and not column:
+            raise DeepLearningError(f"Labels of vector map <{vector}> need column=; got none. Name the class column.")
+        if (self.split.kind == "column") != bool(split_column):
+            got = f"split={self.split.kind} and " + (
+                f"split_column={split_column}" if split_column else "no split_column="
+            )
+            raise DeepLearningError(f"split=column and split_column= belong together; got {got}. Give both or none.")
+        if (self.split.validation or self.split.test) and not split_column:
+            raise DeepLearningError(
+                "validation= and test= name values of split_column=; got none. Add split=column and split_column=."
+            )
+        if raster:
+            self.check_kind("raster")
+
+    def check_kind(self, kind: str) -> None:
+        """Refuse a label source of a kind (``area``, ``point``, ``raster``) that does not fit the settings.
+
+        Raises:
+            DeepLearningError: a rule, placement or split that needs another kind.
+        """
+        wishes = (
+            (self.rule == "object", ("area",), "label=object", "areas"),
+            (self.rule == "inside", ("area", "raster"), "label=inside", "areas or a raster"),
+            (self.placement == "points", ("point",), "placement=points", "points"),
+            (self.split.kind == "column", ("area", "point"), "split=column", "a label vector"),
+        )
+        for wished, kinds, option, needed in wishes:
+            if wished and kind not in kinds:
+                raise DeepLearningError(f"{option} needs {needed}; the labels are a {kind} map. Choose another option.")
+
+    @property
+    def needed_share(self) -> float:
+        """Share of labelled cells a patch needs, 0..1."""
+        percent = _DEFAULT_MIN_LABELLED.get(self.rule, 0.0) if self.min_labelled is None else self.min_labelled
+        return percent / 100
+
+    @property
+    def unit(self) -> str:
+        """What carries a label: ``cell`` or ``patch``."""
+        return "cell" if self.rule == "cells" else "patch"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        return {
+            "size": list(self.size) if self.size else None,
+            "label": self.rule,
+            "placement": self.placement,
+            "stride": list(self.stride) if self.stride else None,
+            "number": self.number,
+            "per_class": self.per_class,
+            "max_null": self.max_null,
+            "min_labelled": 100 * self.needed_share,
+            "duplicates": "drop" if self.drop_duplicates else "keep",
+            "background": self.background,
+            "split": self.split.to_json(),
+            "seed": self.seed,
+        }
+
+
+def shares_of(text: str) -> tuple[float, float, float]:
+    """Shares that sum to 1 from numbers like ``70,15,15`` for training, validation and test.
+
+    Raises:
+        DeepLearningError: not three numbers, a negative one, or nothing for training.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(PARTS) or min(numbers) < 0 or not 0 < sum(numbers) < float("inf"):
+        raise DeepLearningError(
+            f"Shares are three numbers for {', '.join(PARTS)}, none negative; got '{text}'. Use e.g. shares=70,15,15."
+        )
+    if numbers[0] == 0:
+        raise DeepLearningError(f"The training part needs a share above 0; got '{text}'. Use e.g. shares=70,15,15.")
+    total = sum(numbers)
+    return numbers[0] / total, numbers[1] / total, numbers[2] / total
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise DeepLearningError(f"{name}= must be one of {', '.join(choices)}; got '{value}'. Choose one of them.")
+
+
+def _check_positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise DeepLearningError(f"{name}= must be above 0; got {value:g}. Use a larger number.")

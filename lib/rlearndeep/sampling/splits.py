@@ -1,0 +1,186 @@
+"""Splits: which part a patch belongs to, and which patches are left out so that parts stay apart.
+
+Patches near each other look alike. A network that is tested on patches between those it was trained
+on is asked to repeat, not to generalise, and its score flatters. The splits here therefore divide
+ground (blocks, or places a column names) wherever they can; a random division has to be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.patches import PARTS
+from rlearndeep.sampling.blocks import LEFT_OUT, divide_blocks, kept_apart, patch_extent, stratify
+from rlearndeep.sampling.patchset import PatchSet
+from rlearndeep.sampling.settings import Split
+from rlearndeep.scene.geometry import Region
+
+_PART_NAMES = {
+    "training": 0,
+    "train": 0,
+    "validation": 1,
+    "valid": 1,
+    "val": 1,
+    "test": 2,
+    "testing": 2,
+}
+
+
+@dataclass(frozen=True)
+class Division:
+    """What a split decided for each patch.
+
+    Attributes:
+        part: position in ``PARTS``, or ``LEFT_OUT``.
+        block: number of the block or group, counted from 1; 0 without.
+        block_size: side of the blocks in map units, or None.
+        buffer: distance in map units that was kept between parts.
+        straddling: patches left out because they lie in several groups or in none.
+        close: patches left out because they lie closer than the buffer to another part.
+    """
+
+    part: NDArray[np.int32]
+    block: NDArray[np.int64]
+    block_size: float | None = None
+    buffer: float = 0.0
+    straddling: int = 0
+    close: int = 0
+
+
+def divide(patches: PatchSet, split: Split, region: Region, groups: Sequence[str], classes: int, seed: int) -> Division:
+    """Assign patches to parts.
+
+    Args:
+        groups: values of the split column, in the order of the patches' group positions.
+        classes: number of classes.
+
+    Raises:
+        DeepLearningError: there are too few blocks, groups or patches for the shares.
+    """
+    buffer = split.buffer
+    if buffer is None:
+        buffer = max(patch_extent(patches, region)) if split.keeps_apart else 0.0
+    block = np.zeros(len(patches), dtype=np.int64)
+    block_size: float | None = None
+    if split.kind == "none":
+        return Division(np.zeros(len(patches), dtype=np.int32), block)
+    if split.kind == "random":
+        part = _shuffled(np.zeros(len(patches), dtype=np.int32), split.shares, seed)
+    elif split.kind == "class":
+        part = _shuffled(patches.label, split.shares, seed)
+    elif split.kind == "column":
+        part = parts_of_groups(patches, split, groups, classes, seed)
+        block = np.where(patches.group >= 0, patches.group + 1, 0).astype(np.int64)
+    else:
+        blocks = divide_blocks(patches, split, region, classes, seed, buffer)
+        part, block, block_size = blocks.part, blocks.block, blocks.side
+    straddling = int((part == LEFT_OUT).sum())
+    _check_parts(part, split, before=True)
+    close = 0
+    if buffer > 0 or split.keeps_apart:
+        part, close = kept_apart(patches, part, region, buffer)
+        _check_parts(part, split, before=False)
+    return Division(part, block, block_size, buffer, straddling, close)
+
+
+def parts_of_groups(
+    patches: PatchSet, split: Split, groups: Sequence[str], classes: int, seed: int
+) -> NDArray[np.int32]:
+    """Parts by the groups of the split column; patches in several groups or in none are left out.
+
+    The column's values name the parts (training, validation, test), or ``split.validation`` and
+    ``split.test`` list the values that form them, or whole groups are divided by the shares.
+    """
+    named = [_PART_NAMES.get(value.strip().lower()) for value in groups]
+    if split.validation or split.test:
+        unknown = [value for value in (*split.validation, *split.test) if value not in groups]
+        if unknown:
+            raise DeepLearningError(
+                f"validation= and test= name values of the split column; '{unknown[0]}' is none of its "
+                f"{_shortened(groups)}. Correct the value."
+            )
+        part_of = [1 if value in split.validation else 2 if value in split.test else 0 for value in groups]
+    elif groups and None not in named:
+        part_of = [number for number in named if number is not None]
+    else:
+        part_of = _stratified_groups(patches, len(groups), split.shares, classes, seed)
+    lookup = np.array([*part_of, LEFT_OUT], dtype=np.int32)
+    return lookup[np.where(patches.group >= 0, patches.group, len(groups))]
+
+
+def names_parts(split: Split, groups: Sequence[str]) -> bool:
+    """True when the split column decides the parts by itself and shares have no say."""
+    if split.kind != "column":
+        return False
+    named = [_PART_NAMES.get(value.strip().lower()) for value in groups]
+    return bool(split.validation or split.test or (groups and None not in named))
+
+
+def _stratified_groups(
+    patches: PatchSet, groups: int, shares: tuple[float, float, float], classes: int, seed: int
+) -> list[int]:
+    owner = patches.group
+    used = np.unique(owner[owner >= 0])
+    wanted = sum(share > 0 for share in shares)
+    if len(used) < wanted:
+        raise DeepLearningError(
+            f"Every part needs values of the split column of its own; patches have {len(used)} for {wanted} parts. "
+            "Choose another split_column=, or give a part a share of 0 (shares=80,20,0)."
+        )
+    amounts = np.column_stack(
+        [patches.totals(owner, groups, classes), np.bincount(owner[owner >= 0], minlength=groups)]
+    )
+    part = np.zeros(groups, dtype=np.int32)
+    part[used] = stratify(amounts[used], shares, seed)
+    return part.tolist()
+
+
+def _shuffled(stratum: NDArray, shares: tuple[float, float, float], seed: int) -> NDArray[np.int32]:
+    """Parts by chance; each stratum meets the shares to within one patch."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(stratum))
+    order = order[np.argsort(stratum[order], kind="stable")]
+    sizes = np.unique(stratum, return_counts=True)[1]
+    part = np.empty(len(stratum), dtype=np.int32)
+    part[order] = np.concatenate([_quota(size, shares) for size in sizes.tolist()])
+    return part
+
+
+def _quota(size: int, shares: tuple[float, float, float]) -> NDArray[np.int32]:
+    """Parts of ``size`` members by largest remainders; with enough members no part with a share is empty."""
+    exact = np.array(shares) * size
+    count = np.floor(exact).astype(np.int64)
+    for position in np.argsort(-(exact - count), kind="stable")[: size - count.sum()]:
+        count[position] += 1
+    wanting = (count == 0) & (exact > 0)
+    while wanting.any() and count.max() > 1:
+        count[count.argmax()] -= 1
+        count[np.flatnonzero(wanting)[-1]] += 1
+        wanting = (count == 0) & (exact > 0)
+    return np.repeat(np.arange(len(shares), dtype=np.int32), count)
+
+
+def _check_parts(part: NDArray[np.int32], split: Split, before: bool) -> None:
+    for number, (name, share) in enumerate(zip(PARTS, split.shares, strict=True)):
+        empty = not (part == number).any()
+        if not empty or (number > 0 and (share == 0 or split.kind == "column")):
+            continue
+        if before:
+            raise DeepLearningError(
+                f"Every part with a share needs a patch; the {name} part got none of {len(part)}. Sample more patches "
+                f"(a smaller size= or stride=), or give the part a share of 0."
+            )
+        raise DeepLearningError(
+            f"Patches closer than the buffer to another part are left out; that leaves no {name} patch. Choose a "
+            "smaller buffer= or size=, another block_size=, or enlarge the region."
+        )
+
+
+def _shortened(values: Sequence[str]) -> str:
+    listed = ", ".join(f"'{value}'" for value in values[:8])
+    return f"{len(values)} values ({listed}{', ...' if len(values) > 8 else ''})"

@@ -1,0 +1,299 @@
+"""The first pass: judge every place by its nulls and labels, and choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rlearndeep.sampling.labels import NONE, SEVERAL, LabelTable
+from rlearndeep.sampling.patchset import PatchSet
+from rlearndeep.sampling.placement import Chooser, Placement
+from rlearndeep.sampling.scene import Planes, Scene, strip_rows, sweep
+from rlearndeep.sampling.settings import Settings
+from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.geometry import Window
+
+# Working memory per cell of a strip: codes, class, sums of two kinds, areas and groups.
+_BYTES_PER_CELL = 64
+
+# Cells of windows judged at once: few enough to stay near the processor.
+_CELLS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Numbers of places that gave no patch, by the first reason that applied."""
+
+    null: int = 0
+    unlabelled: int = 0
+    buffer: int = 0
+    edge: int = 0
+
+    def __add__(self, other: Dropped) -> Dropped:
+        return Dropped(
+            self.null + other.null,
+            self.unlabelled + other.unlabelled,
+            self.buffer + other.buffer,
+            self.edge + other.edge,
+        )
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.null + self.unlabelled + self.buffer + self.edge
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values for a report."""
+        return {"null": self.null, "unlabelled": self.unlabelled, "buffer": self.buffer, "edge": self.edge}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Planes of a strip of rows, (rows, cols) each, whose first row is ``start`` of the region."""
+
+    start: int
+    nulls: NDArray[np.bool_]
+    classes: NDArray[np.int16]
+    labelled: NDArray[np.bool_]
+    codes: NDArray[np.int32]
+
+
+def read_planes(scene: Scene, window: Window) -> Planes:
+    """Codes and nulls of a window: all that the first pass reads."""
+    return scene.read_codes(window), scene.read_nulls(window)
+
+
+def survey(
+    scene: Scene, table: LabelTable, settings: Settings, size: tuple[int, int], placement: Placement, chooser: Chooser
+) -> Dropped:
+    """Judge all places of a placement; those worth keeping go to the chooser.
+
+    Args:
+        size: rows and columns of a patch.
+
+    Returns:
+        How many places were dropped, and why.
+    """
+    region = scene.region
+    dropped = Dropped()
+    step = strip_rows(region.cols, _BYTES_PER_CELL, size[0], settings.memory)
+    read = partial(read_planes, scene)
+    last = region.rows - size[0] + 1
+    for start, stop, (codes, nulls) in sweep(read, 0, last, size[0], step, region.cols):
+        row, col = placement.within(start, stop)
+        if not len(row):
+            continue
+        classes = table.class_of.astype(np.int16)[codes]
+        labelled = (classes != UNLABELLED) & ~nulls
+        strip = Strip(start, nulls, classes, labelled, codes)
+        dropped += _judge(strip, table, settings, size, row, col, chooser)
+    return dropped
+
+
+def _judge(
+    strip: Strip,
+    table: LabelTable,
+    settings: Settings,
+    size: tuple[int, int],
+    row: NDArray,
+    col: NDArray,
+    chooser: Chooser,
+) -> Dropped:
+    """Sort places by what can be counted without looking at their classes, then look at the rest."""
+    cells = size[0] * size[1]
+    top = row - strip.start
+    null = box_sums(strip.nulls, top, col, size)
+    labelled = box_sums(strip.labelled, top, col, size)
+    too_null = null > settings.max_null / 100 * cells
+    unlabelled = ~too_null & ((labelled == 0) | (labelled < settings.needed_share * cells))
+    keep = np.flatnonzero(~too_null & ~unlabelled)
+    lost = 0
+    per_batch = max(1, _CELLS_AT_ONCE // max(cells, len(table.classes)))
+    if cells == 1:
+        per_batch = _CELLS_AT_ONCE
+    for first in range(0, len(keep), per_batch):
+        batch = keep[first : first + per_batch]
+        patches = _patches(strip, table, settings.rule, size, row[batch], col[batch], labelled[batch])
+        lost += len(batch) - len(patches)
+        chooser.add(patches)
+    # Of single cells only the labelled ones were ever places.
+    missing = 0 if cells == 1 else int(unlabelled.sum()) + lost
+    return Dropped(null=0 if cells == 1 else int(too_null.sum()), unlabelled=missing)
+
+
+def _patches(
+    strip: Strip, table: LabelTable, rule: str, size: tuple[int, int], row: NDArray, col: NDArray, labelled: NDArray
+) -> PatchSet:
+    windows = partial(_windows, row=row - strip.start, col=col, size=size)
+    good = windows(strip.labelled)
+    if rule == "center" or size == (1, 1):
+        middle = (row - strip.start + size[0] // 2, col + size[1] // 2)
+        code = strip.codes[middle]
+        label = np.where(strip.labelled[middle], strip.classes[middle], UNLABELLED).astype(np.int32)
+        area, group, counts = table.area_of[code], table.group_of[code], None
+    else:
+        codes = windows(strip.codes) if table.has_areas or table.groups or rule == "inside" else None
+        area = group = np.full(len(row), NONE, dtype=np.int32)
+        if codes is not None:
+            everywhere = np.ones_like(good) if rule == "inside" else good
+            area = common(table.area_of[codes], everywhere)
+            group = common(table.group_of[codes], good)
+        counts = class_counts(windows(strip.classes), good, len(table.classes))
+        label = counts.argmax(axis=1).astype(np.int32)
+        if rule == "inside":
+            label = np.where(area >= 0, label, UNLABELLED).astype(np.int32)
+        if rule != "cells":
+            counts = None
+    if not table.has_areas:
+        area = np.full(len(row), NONE, dtype=np.int32)
+    height, width = (np.full(len(row), side, dtype=np.int32) for side in size)
+    patches = PatchSet(row, col, height, width, label, area, group, labelled.astype(np.int64), counts)
+    return patches if (label != UNLABELLED).all() else patches.take(label != UNLABELLED)
+
+
+def _windows(plane: NDArray, row: NDArray, col: NDArray, size: tuple[int, int]) -> NDArray:
+    """Cells of windows, (windows, cells)."""
+    if size == (1, 1):
+        return plane[row, col][:, None]
+    return sliding_window_view(plane, size)[row, col].reshape(len(row), -1)
+
+
+def box_sums(plane: NDArray[np.bool_], row: NDArray, col: NDArray, size: tuple[int, int]) -> NDArray[np.int64]:
+    """Number of True cells in windows of one size, by a table of sums (Crow 1984)."""
+    if size == (1, 1):
+        return plane[row, col].astype(np.int64)
+    if not plane.any():
+        return np.zeros(len(row), dtype=np.int64)
+    if plane.all():
+        return np.full(len(row), size[0] * size[1], dtype=np.int64)
+    sums = np.zeros((plane.shape[0] + 1, plane.shape[1] + 1), dtype=np.int32)
+    np.cumsum(plane, axis=1, dtype=np.int32, out=sums[1:, 1:])
+    np.cumsum(sums, axis=0, out=sums)
+    bottom, right = row + size[0], col + size[1]
+    return (sums[bottom, right] - sums[row, right] - sums[bottom, col] + sums[row, col]).astype(np.int64)
+
+
+def class_counts(classes: NDArray, labelled: NDArray[np.bool_], number: int) -> NDArray[np.int32]:
+    """Labelled cells per class of windows; (windows, cells) each, result (windows, number)."""
+    count = len(classes)
+    if number == 1:
+        return labelled.sum(axis=1, dtype=np.int32)[:, None]
+    keys = np.where(labelled, classes, number) + np.arange(count)[:, None] * (number + 1)
+    sums = np.bincount(keys.ravel(), minlength=count * (number + 1))
+    return sums.reshape(count, number + 1)[:, :number].astype(np.int32)
+
+
+def common(values: NDArray[np.int32], counted: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The value that all counted cells of a window share, ``SEVERAL`` where they differ, ``NONE`` without any.
+
+    Args:
+        values: (windows, cells).
+        counted: the cells that have a say, (windows, cells).
+    """
+    limits = np.iinfo(np.int32)
+    low = np.where(counted, values, limits.max).min(axis=1)
+    high = np.where(counted, values, limits.min).max(axis=1)
+    return np.where(low > high, NONE, np.where(low == high, low, SEVERAL)).astype(np.int32)
+
+
+def survey_objects(scene: Scene, table: LabelTable, settings: Settings) -> tuple[PatchSet, Dropped]:
+    """One patch per area: the box around its cells in the region.
+
+    Boxes larger than ``settings.size`` are dropped as ``edge``, those with too many nulls as ``null``.
+    """
+    boxes = _boxes(scene, table, settings)
+    area = np.flatnonzero(boxes.cells > 0)
+    row, col = boxes.top[area], boxes.left[area]
+    height, width = boxes.bottom[area] - row, boxes.right[area] - col
+    fits = np.ones(len(area), dtype=bool)
+    if settings.size is not None:
+        fits = (height <= settings.size[0]) & (width <= settings.size[1])
+    full_enough = boxes.cells[area] >= settings.needed_share * height * width
+    nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0)
+    clean = nulls <= settings.max_null / 100 * height * width
+    patches = PatchSet(
+        row,
+        col,
+        height.astype(np.int32),
+        width.astype(np.int32),
+        boxes.label[area],
+        area.astype(np.int32),
+        boxes.group[area],
+        boxes.cells[area],
+    )
+    order = np.lexsort((col, row))
+    keep = order[(fits & clean & full_enough)[order]]
+    dropped = Dropped(
+        null=int((fits & ~clean).sum()),
+        unlabelled=int((fits & clean & ~full_enough).sum()),
+        edge=int((~fits).sum()),
+    )
+    return patches.take(keep), dropped
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Bounding box, labelled cells, class and group per area of a label table."""
+
+    top: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    label: NDArray[np.int32]
+    group: NDArray[np.int32]
+
+
+def _boxes(scene: Scene, table: LabelTable, settings: Settings) -> _Boxes:
+    from scipy import ndimage
+
+    number = len(table.areas)
+    far = np.iinfo(np.int64).max
+    boxes = _Boxes(
+        np.full(number, far),
+        np.zeros(number, dtype=np.int64),
+        np.full(number, far),
+        np.zeros(number, dtype=np.int64),
+        np.zeros(number, dtype=np.int64),
+        np.full(number, UNLABELLED, dtype=np.int32),
+        np.full(number, NONE, dtype=np.int32),
+    )
+    single = table.area_of >= 0
+    boxes.label[table.area_of[single]] = table.class_of[single]
+    boxes.group[table.area_of[single]] = table.group_of[single]
+    usable = np.where((table.class_of != UNLABELLED) & single, table.area_of + 1, 0)
+    for start, planes in _strips(scene, settings):
+        areas = usable[planes[0]]
+        areas[planes[1]] = 0
+        boxes.cells[:] += np.bincount(areas.ravel(), minlength=number + 1)[1:]
+        for index, found in enumerate(ndimage.find_objects(areas, max_label=number)):
+            if found is not None:
+                boxes.top[index] = min(boxes.top[index], start + found[0].start)
+                boxes.bottom[index] = max(boxes.bottom[index], start + found[0].stop)
+                boxes.left[index] = min(boxes.left[index], found[1].start)
+                boxes.right[index] = max(boxes.right[index], found[1].stop)
+    return boxes
+
+
+def _box_nulls(scene: Scene, settings: Settings, row, col, height, width) -> NDArray[np.int64]:
+    nulls = np.zeros(len(row), dtype=np.int64)
+    for start, planes in _strips(scene, settings):
+        plane = planes[1]
+        sums = np.zeros((plane.shape[0] + 1, plane.shape[1] + 1), dtype=np.int32)
+        sums[1:, 1:] = plane.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
+        top, bottom = (np.clip(edge - start, 0, len(plane)) for edge in (row, row + height))
+        right = col + width
+        nulls += sums[bottom, right] - sums[top, right] - sums[bottom, col] + sums[top, col]
+    return nulls
+
+
+def _strips(scene: Scene, settings: Settings) -> Iterator[tuple[int, Planes]]:
+    step = strip_rows(scene.region.cols, _BYTES_PER_CELL, 1, settings.memory)
+    read = partial(read_planes, scene)
+    for start, _, planes in sweep(read, 0, scene.region.rows, 1, step, scene.region.cols):
+        yield start, planes

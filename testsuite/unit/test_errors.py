@@ -1,0 +1,32 @@
+"""The message for a missing package: the interpreter in use, and a command that works there."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from rlearndeep.errors import missing_package
+
+
+def test_a_venv_is_told_to_install_with_its_own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/venv")
+    message = str(missing_package("sklearn.metrics", "Training", ImportError("No module\nnamed 'sklearn'")))
+    assert message == (
+        f"Training needs the Python package 'scikit-learn'; {sys.executable} cannot import it "
+        f"(No module named 'sklearn'). Install it with: {sys.executable} -m pip install scikit-learn, "
+        "or set RLEARNDEEP_PYTHON to a Python that has it."
+    )
+
+
+def test_a_python_that_belongs_to_the_system_is_told_to_make_a_venv(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    message = str(missing_package("torch", "The back-end 'torch'", ImportError("No module named 'torch'")))
+    assert f"{sys.executable} -m venv --system-site-packages ~/rlearndeep-venv && " in message
+    assert "~/rlearndeep-venv/bin/python -m pip install torch, and start GRASS" in message
+    assert "\n" not in message

@@ -1,0 +1,218 @@
+"""The patch directory: whole or absent, never half; damage and other versions are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.patches import INDEX_DTYPE, Manifest, PatchDataset, PatchWriter, Source, batches, common_classes
+from rlearndeep.scene.bands import Band, BandStatistics
+from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.geometry import Region
+
+CLASSES = ClassTable((MapClass(1, "forest", (0, 100, 0)), MapClass(7, "water")))
+
+
+def manifest(unit: str = "cell", classes: ClassTable = CLASSES) -> Manifest:
+    """A manifest of patches of 2x3 cells and two bands."""
+    statistics = (BandStatistics(4, 1.0, 0.5, 0.0, 2.0), BandStatistics.of(np.empty(0)))
+    source = Source("reference", (Band("red", "S2_4"), Band("nir")), (2, 3), (10.0, 5.0), "uint16", statistics)
+    region = Region(100.0, 0.0, 50.0, 0.0, 10, 10)
+    return Manifest(
+        unit, "cells", (source,), classes, region, {"name": "XY"}, (1.0, 2.0, 3.0, 4.0), {"patches": 5}, "cmd"
+    )
+
+
+def write(path: Path, count: int = 5, unit: str = "cell", overwrite: bool = False, first: int = 0) -> None:
+    """A directory whose patch i is full of the number ``first + i``."""
+    with PatchWriter(path, manifest(unit), count, overwrite) as writer:
+        for number in range(count):
+            writer.index[number]["id"] = number + 1
+            writer.images["reference"][number] = first + number
+            writer.valid["reference"][number] = True
+            writer.labels[number] = number % 2
+        writer.commit(manifest(unit))
+
+
+@pytest.mark.parametrize("unit", ["cell", "patch"])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_what_is_written_is_read(tmp_path, unit, count):
+    write(tmp_path / "p", count, unit)
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert len(dataset) == count
+    assert dataset.manifest == manifest(unit)
+    assert dataset.images().dtype == np.uint16
+    assert dataset.images()[:, 0, 0, 0].tolist() == list(range(count))
+    assert dataset.labels.shape == ((count, 2, 3) if unit == "cell" else (count,))
+    assert sorted(os.listdir(tmp_path)) == ["p"]
+
+
+def test_nothing_stands_under_the_name_before_the_commit(tmp_path):
+    with PatchWriter(tmp_path / "p", manifest(), 3) as writer:
+        writer.images["reference"][:] = 1
+        assert not (tmp_path / "p").exists()
+        writer.finish(manifest())
+        assert not (tmp_path / "p").exists()
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_exception_leaves_the_old_directory_as_it_was(tmp_path):
+    write(tmp_path / "p", first=100)
+    with pytest.raises(RuntimeError), PatchWriter(tmp_path / "p", manifest(), 3, overwrite=True):
+        raise RuntimeError
+    assert PatchDataset.open(tmp_path / "p").images()[0, 0, 0, 0] == 100
+    assert os.listdir(tmp_path) == ["p"]
+
+
+def test_overwrite_has_to_be_asked_for(tmp_path):
+    write(tmp_path / "p", first=100)
+    with pytest.raises(DeepLearningError, match="--overwrite"):
+        write(tmp_path / "p")
+    write(tmp_path / "p", 2, first=7, overwrite=True)
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert (len(dataset), dataset.images()[0, 0, 0, 0]) == (2, 7)
+    assert os.listdir(tmp_path) == ["p"]
+
+
+def test_other_peoples_directories_and_files_are_never_replaced(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("text")
+    for name in ("home", "file"):
+        with pytest.raises(DeepLearningError, match="holds other files"):
+            write(tmp_path / name, overwrite=True)
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_killed_writer_leaves_no_dataset(tmp_path):
+    code = f"""
+import os, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(sys.modules["rlearndeep"].__path__[0]).parent)]!r}
+from test_patches import manifest
+from rlearndeep.patches import PatchWriter
+writer = PatchWriter({str(tmp_path / "p")!r}, manifest(), 1000)
+writer.images["reference"][:500] = 1
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with pytest.raises(DeepLearningError, match=r"dataset\.json"):
+        PatchDataset.open(tmp_path / "p")
+    write(tmp_path / "p")
+    assert len(PatchDataset.open(tmp_path / "p")) == 5
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 80), st.data())
+def test_removed_patches_are_gone_and_all_others_stay(tmp_path, count, data):
+    gone = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1)))), dtype=np.int64)
+    with PatchWriter(tmp_path / "p", manifest(), count, overwrite=True) as writer:
+        writer.images["reference"][:] = np.arange(count)[:, None, None, None]
+        writer.index["id"] = np.arange(count)
+        order = writer.remove(gone)
+        writer.labels[:] = 1
+        writer.commit(manifest())
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert sorted(order.tolist()) == sorted(set(range(count)) - set(gone.tolist()))
+    assert dataset.index["id"].tolist() == order.tolist()
+    assert dataset.images()[:, 1, 1, 2].tolist() == order.tolist()
+    assert (dataset.labels == 1).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "labels.npy").unlink(),
+        lambda path: (path / "reference.npy").write_bytes(b"\x93NUMPY"),
+        lambda path: os.truncate(path / "reference.npy", 200),
+        lambda path: np.save(path / "labels.npy", np.zeros(3)),
+        lambda path: np.save(path / "index.npy", np.zeros(5)),
+        lambda path: np.save(path / "reference_valid.npy", np.zeros((5, 1, 1), dtype=bool)),
+        lambda path: (path / "dataset.json").write_text("{"),
+        lambda path: (path / "dataset.json").write_text("[]"),
+        lambda path: edit(path, lambda values: values.pop("sources")),
+        lambda path: edit(path, lambda values: values["region"].pop("rows")),
+    ],
+)
+def test_damage_is_one_sentence_with_the_way_out(tmp_path, damage):
+    write(tmp_path / "p")
+    damage(tmp_path / "p")
+    with pytest.raises(DeepLearningError, match=r"is damaged .*Sample the patches again") as caught:
+        PatchDataset.open(tmp_path / "p")
+    assert "\n" not in str(caught.value)
+
+
+def edit(path: Path, change) -> None:
+    """Change the manifest of a directory."""
+    values = json.loads((path / "dataset.json").read_text())
+    change(values)
+    (path / "dataset.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"format": "other"}])
+def test_another_version_is_refused(tmp_path, change):
+    write(tmp_path / "p")
+    edit(tmp_path / "p", lambda values: values.update(change))
+    with pytest.raises(DeepLearningError, match="This version reads rlearndeep-patches 1"):
+        PatchDataset.open(tmp_path / "p")
+
+
+def test_pickles_are_not_loaded(tmp_path):
+    write(tmp_path / "p")
+    np.save(tmp_path / "p" / "labels.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(DeepLearningError, match="damaged"):
+        PatchDataset.open(tmp_path / "p")
+
+
+def test_a_full_disk_is_seen_before_anything_is_written(tmp_path):
+    with pytest.raises(DeepLearningError, match=r"The patches need .* MB; the disk"):
+        PatchWriter(tmp_path / "p", manifest(), 10**14)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeepLearningError, match="must be writable"):
+        PatchWriter(tmp_path / "file" / "p", manifest(), 1)
+
+
+@given(st.integers(0, 500), st.integers(1, 64))
+def test_batches_cover_all_and_none_is_left_alone(count, size):
+    cut = list(batches(np.arange(count), size))
+    assert [value for batch in cut for value in batch.tolist()] == list(range(count))
+    assert all(1 <= len(batch) <= size for batch in cut)
+    assert size == 1 or count <= 1 or (count == 3 and size == 2) or min(map(len, cut)) > 1 or size == 2
+
+
+def test_sites_with_other_classes_are_refused(tmp_path):
+    write(tmp_path / "a")
+    other = ClassTable((MapClass(1, "forest"), MapClass(8, "water")))
+    with PatchWriter(tmp_path / "b", manifest(classes=other), 1) as writer:
+        writer.commit(manifest(classes=other))
+    datasets = [PatchDataset.open(tmp_path / name) for name in "ab"]
+    assert common_classes(datasets[:1]) == CLASSES
+    with pytest.raises(DeepLearningError, match="must have the same classes"):
+        common_classes(datasets)
+
+
+def test_signed_labels_mark_what_has_none(tmp_path):
+    with PatchWriter(tmp_path / "p", manifest("patch"), 2) as writer:
+        writer.labels[:] = [1, 255]
+        writer.commit(manifest("patch"))
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert dataset.manifest.unlabelled == 255
+    assert dataset.signed_labels(np.array([1, 0])).tolist() == [-1, 1]
+
+
+def test_the_index_is_what_it_says():
+    assert INDEX_DTYPE.names == (
+        *("id", "east", "north", "row", "col", "class", "part", "block", "acquisition", "area", "labelled"),
+    )
