@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""The four commands on real scenes, scored on ground that no training patch touched.
+
+    benchmarks/real_scenes.py DATA [scene...]      scenes: aber, massachusetts, north_carolina, resnet
+
+Prints a row per scene: the score, the baseline it has to beat, and seconds. Maps are written as PNG beside
+each other into the folder ``real_scenes`` of the current directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from session import project
+
+PICTURES = Path.cwd() / "real_scenes"
+
+
+def grass(module: str, *arguments: str) -> str:
+    """Standard output of a module."""
+    return subprocess.run([module, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def answer(tool: str, *arguments: str) -> dict:
+    """What a tool prints with format=json; its messages go to the terminal."""
+    print("  ", tool, *arguments, flush=True)
+    done = subprocess.run([tool, *arguments, "format=json"], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def picture(name: str, *layers: tuple[str, ...]) -> None:
+    """Draw layers, each a module with arguments, into one PNG."""
+    PICTURES.mkdir(exist_ok=True)
+    file = PICTURES / f"{name}.png"
+    file.unlink(missing_ok=True)
+    env = dict(os.environ, GRASS_RENDER_IMMEDIATE="cairo", GRASS_RENDER_FILE=str(file), GRASS_RENDER_FILE_READ="TRUE")
+    for layer in layers:
+        subprocess.run(layer, check=True, env=env)
+
+
+def import_bands(file: Path, output: str) -> None:
+    """Import a file with many bands and put the rasters into a group of the same name."""
+    grass("r.in.gdal", "-o", f"input={file}", f"output={output}")
+    bands = sorted(
+        grass("g.list", "type=raster", f"pattern={output}.*").split(), key=lambda name: int(name.split(".")[-1])
+    )
+    grass("i.group", f"group={output}", f"input={','.join(bands)}")
+    grass("g.region", f"raster={bands[0]}")
+
+
+def aber(data: Path) -> tuple[str, float, float]:
+    """Perceptron on single cells, five folds of whole polygons; pooled overall accuracy."""
+    import_bands(data / "aber_sentinel2/sen2_20210527_aber.tif", "s2")
+    grass("r.in.gdal", "-o", f"input={data}/aber_sentinel2/segments.tif", "output=segments")
+    grass("v.in.ogr", "-o", f"input={data}/aber_sentinel2/training_polygons.gpkg", "output=polygons")
+    polygons = sorted(int(cat) for cat in grass("v.db.select", "-c", "map=polygons", "columns=cat").split())
+    right = total = 0
+    for fold in range(5):
+        held_out = [str(cat) for cat in polygons if cat % 5 == fold]
+        watched = [str(cat) for cat in polygons if cat % 5 == (fold + 1) % 5]
+        answer(
+            *("v.sample.patches", "group=s2", "input=polygons", "column=class", "size=1", "split=column"),
+            *("split_column=cat", f"test={','.join(held_out)}", f"validation={','.join(watched)}"),
+            *("buffer=0", f"patches=aber{fold}", f"output=aber{fold}", "number=20000"),
+        )
+        scores = answer("r.learn.deep.train", f"patches=aber{fold}", f"model=aber_model{fold}", "seed=1")
+        matrix = scores["parts"]["test"]["confusion_matrix"]
+        right += sum(row[index] for index, row in enumerate(matrix))
+        total += sum(map(sum, matrix))
+    answer(
+        *("r.learn.deep.predict", "group=s2", "model=aber_model0", "output=aber_map", "segments=segments"),
+        *("segments_output=aber_objects", "segments_table=aber.csv"),
+    )
+    picture("aber_map", ("d.rast", "map=aber_map"), ("d.legend", "raster=aber_map"))
+    picture("aber_objects", ("d.rast", "map=aber_objects"), ("d.vect", "map=polygons", "fill_color=none"))
+    return "aber: polygons left out, overall accuracy", right / total, 0.977
+
+
+def massachusetts(data: Path) -> tuple[str, float, float]:
+    """U-Net on the west of the scene; F1 of buildings on the east, which no patch touched."""
+    import_bands(data / "massachusetts/23429155_15.tif", "rgb")
+    grass("v.in.ogr", "-o", f"input={data}/massachusetts/23429155_15.gpkg", "output=buildings")
+    grass("g.region", "raster=rgb.1", "e=w+700")
+    answer(
+        *("v.sample.patches", "group=rgb", "input=buildings", "column=class", "background=0", "size=64", "stride=32"),
+        *("split=block", "shares=80,20,0", "block_size=128", "patches=mass", "output=mass"),
+    )
+    answer("r.learn.deep.train", "patches=mass", "model=mass_model", "seed=1")
+    grass("g.region", "raster=rgb.1")
+    answer("r.learn.deep.predict", "group=rgb", "model=mass_model", "output=mass_map", "confidence=mass_confidence")
+    picture(
+        "massachusetts",
+        ("d.rast", "map=mass_map"),
+        ("d.vect", "map=buildings", "fill_color=none", "color=black"),
+    )
+    grass("g.region", "raster=rgb.1", "w=w+700")
+    grass("v.to.rast", "input=buildings", "output=buildings", "use=val", "value=1")
+    grass("r.mapcalc", "truth = if(isnull(buildings), 0, 1)")
+    scores = answer("r.learn.deep.evaluate", "input=mass_map", "reference=truth")
+    building = next(entry for entry in scores["maps"][0]["classes"] if entry["category"] == 1)
+    return "massachusetts: unseen ground, F1 of buildings", building["f1"], 0.70
+
+
+def _north_carolina(data: Path) -> None:
+    folder = data / "north_carolina"
+    for band in (10, 20, 30, 40, 50, 70):
+        grass("r.in.gdal", "-o", f"input={folder}/lsat7_2000_{band}.tif", f"output=lsat7_2000_{band}")
+    grass("r.in.gdal", "-o", f"input={folder}/landclass96.tif", "output=landclass96")
+    grass("v.in.ogr", "-o", f"input={folder}/landsat96_polygons.shp", "output=polygons")
+    grass("g.region", "raster=lsat7_2000_10")
+    grass("i.group", "group=lsat7_2000", "input=" + ",".join(f"lsat7_2000_{band}" for band in (10, 20, 30, 40, 50, 70)))
+
+
+def north_carolina(data: Path) -> tuple[str, float, float]:
+    """U-Net under the label raster; overall accuracy on the test blocks."""
+    _north_carolina(data)
+    answer(
+        *("v.sample.patches", "group=lsat7_2000", "raster=landclass96", "size=64", "stride=16"),
+        *("patches=nc", "output=nc", "split=block", "seed=1"),
+    )
+    scores = answer("r.learn.deep.train", "patches=nc", "model=nc_model", "seed=1")
+    answer("r.learn.deep.predict", "group=lsat7_2000", "model=nc_model", "output=nc_map")
+    picture("north_carolina", ("d.rast", "map=nc_map"), ("d.legend", "raster=nc_map"))
+    picture("north_carolina_reference", ("d.rast", "map=landclass96"))
+    return "north_carolina: test blocks, overall accuracy", scores["parts"]["test"]["overall_accuracy"], 0.652
+
+
+def resnet(data: Path) -> tuple[str, float, float]:
+    """ResNet-18 on patches under areas, whole polygons held out in five folds; pooled overall accuracy."""
+    _north_carolina(data)
+    polygons = sorted(int(cat) for cat in grass("v.db.select", "-c", "map=polygons", "columns=cat").split())
+    right = total = 0
+    for fold in range(5):
+        held_out = [str(cat) for cat in polygons if cat % 5 == fold]
+        watched = [str(cat) for cat in polygons if cat % 5 == (fold + 1) % 5]
+        answer(
+            *("v.sample.patches", "group=lsat7_2000", "input=polygons", "column=label", "label=center", "size=5"),
+            *("stride=1", "split=column", "split_column=cat", f"test={','.join(held_out)}"),
+            *(f"validation={','.join(watched)}", "buffer=0", f"patches=rn{fold}", f"output=rn{fold}"),
+        )
+        scores = answer("r.learn.deep.train", f"patches=rn{fold}", f"model=rn_model{fold}", "seed=1")
+        matrix = scores["parts"]["test"]["confusion_matrix"]
+        right += sum(row[index] for index, row in enumerate(matrix))
+        total += sum(map(sum, matrix))
+    answer("r.learn.deep.predict", "group=lsat7_2000", "model=rn_model0", "output=rn_map", "stride=1")
+    picture("resnet", ("d.rast", "map=rn_map"), ("d.legend", "raster=rn_map"))
+    return "north_carolina polygons, ResNet-18: overall accuracy", right / total, 0.712
+
+
+SCENES: dict[str, tuple[str, Callable[[Path], tuple[str, float, float]]]] = {
+    "aber": ("EPSG:27700", aber),
+    "massachusetts": ("EPSG:26986", massachusetts),
+    "north_carolina": ("EPSG:32119", north_carolina),
+    "resnet": ("EPSG:32119", resnet),
+}
+
+
+def main(data: Path, names: list[str]) -> None:
+    """Run the scenes and print their scores."""
+    rows = []
+    for name in names or list(SCENES):
+        crs, run = SCENES[name]
+        start = time.perf_counter()
+        with project(crs) as directory:
+            here = Path.cwd()
+            os.chdir(directory)
+            try:
+                rows.append((*run(data), time.perf_counter() - start))
+            finally:
+                os.chdir(here)
+    print(f"{'':56}{'score':>8}{'to beat':>9}{'seconds':>9}")
+    for label, score, baseline, seconds in rows:
+        print(f"{label:56}{score:8.3f}{baseline:9.3f}{seconds:9.0f}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), sys.argv[2:])
