@@ -145,7 +145,9 @@ def test_an_existing_map_is_replaced_only_when_asked(coordinates: Grass) -> None
 
 def test_groups_keep_their_order_and_tell_semantic_labels(coordinates: Grass) -> None:
     coordinates.ok("r.semantic.label", "map=holes", "semantic_label=S2_8")
-    coordinates.ok("i.group", "group=both", "input=holes,coordinate")
+    coordinates.ok("r.mapcalc", "nir = 1")
+    coordinates.ok("r.semantic.label", "map=nir", "semantic_label=nir")
+    coordinates.ok("i.group", "group=both", "input=holes,coordinate,nir")
     coordinates.ok("g.region", "res=20")
     names, labels, remarks = inside(
         coordinates,
@@ -155,9 +157,9 @@ def test_groups_keep_their_order_and_tell_semantic_labels(coordinates: Grass) ->
         answer = [[b.name for b in group.bands], [b.semantic_label for b in group.bands], remarks]
         """,
     )
-    assert names == ["holes", "coordinate"]
-    assert labels == ["S2_8", None]
-    assert len(remarks) == 2 and "10 x 10" in remarks[0] and "20 x 20" in remarks[0]
+    assert names == ["holes", "coordinate", "nir"]
+    assert labels == ["S2_8", None, "nir"]
+    assert len(remarks) == 3 and "10 x 10" in remarks[0] and "20 x 20" in remarks[0]
 
 
 @pytest.mark.parametrize(("name", "rule"), [("absent", "must exist"), ("empty", "is empty")])

@@ -59,9 +59,10 @@ def semantic_label(raster: str) -> str | None:
     """Semantic label of a raster, or None."""
     _, libraster, _ = libraries()
     name, where = raster.split("@")
-    label = libraster.Rast_get_semantic_label_or_name(name, where)
-    text = label.decode() if isinstance(label, bytes) else str(label)
-    return text if text != name else None
+    label = libraster.Rast_read_semantic_label(name, where)
+    if not label:
+        return None
+    return label.decode() if isinstance(label, bytes) else str(label)
 
 
 def grid_remarks(group: Group, region: Region) -> list[str]:
