@@ -67,7 +67,7 @@ def aber(data: Path) -> tuple[str, float, float]:
         answer(
             *("v.sample.patches", "group=s2", "input=polygons", "column=class", "size=1", "split=column"),
             *("split_column=cat", f"test={','.join(held_out)}", f"validation={','.join(watched)}"),
-            *("buffer=0", f"patches=aber{fold}", f"output=aber{fold}", "number=20000"),
+            *("buffer=0", f"patches=aber{fold}", f"output=aber{fold}"),
         )
         scores = answer("r.learn.deep.train", f"patches=aber{fold}", f"model=aber_model{fold}", "seed=1")
         matrix = scores["parts"]["test"]["confusion_matrix"]

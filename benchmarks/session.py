@@ -39,6 +39,7 @@ def project(crs: str = "EPSG:32632") -> Iterator[Path]:
             GISBASE=gisbase,
             GISRC=str(directory / "gisrc"),
             PATH=os.pathsep.join(path),
+            LD_LIBRARY_PATH=f"{gisbase}/lib",
             GRASS_VERBOSE="0",
             GRASS_OVERWRITE="1",
         )

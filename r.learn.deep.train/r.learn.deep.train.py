@@ -285,7 +285,7 @@
 # % type: integer
 # % required: no
 # % answer: 0
-# % description: Number of threads; 0 for all cores
+# % description: Number of threads; 0 for all cores, but one for single cells
 # % guisection: Machine
 # %end
 

@@ -42,10 +42,16 @@ def run(job: Callable[[dict, dict], dict | None], options: dict, flags: dict) ->
         _restart_with_other_interpreter()
         gs.fatal(str(error))
     except ImportError as error:
-        if (error.name or "").partition(".")[0] in ("rlearndeep", "grass"):  # no package is missing, we are broken
+        if error.name is None:  # the ctypes layer of GRASS has no other error for a library that cannot be loaded
+            gs.fatal(
+                f"The libraries of GRASS must be loadable; {' '.join(str(error).split())} "
+                "Start the tool inside a GRASS session, or set LD_LIBRARY_PATH to the directory lib of GISBASE."
+            )
+        name = str(error.name)
+        if name.partition(".")[0] in ("rlearndeep", "grass"):  # no package is missing, we are broken
             raise
         _restart_with_other_interpreter()
-        gs.fatal(str(missing_package(error.name or "numpy", "This tool", error)))
+        gs.fatal(str(missing_package(name, "This tool", error)))
     except DeepLearningError as error:
         gs.fatal(str(error))
     except KeyboardInterrupt:

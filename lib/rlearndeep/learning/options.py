@@ -47,7 +47,7 @@ class Settings:
         precision: auto, 32, bf16 or 16.
         device: auto, cpu, cuda, cuda:N or mps.
         seed: of everything random.
-        nprocs: threads; 0 for all cores.
+        nprocs: threads; 0 for all cores, but one for single cells.
     """
 
     architecture: str = ""
@@ -152,6 +152,8 @@ def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: in
         epochs=epochs,
         patience=_default(settings.patience, max(10, epochs // 3)),
         augment=_augment(settings.augment, single),
+        # Batches of single cells are so small that threads would only wait for each other.
+        nprocs=settings.nprocs or (1 if single else 0),
     )
 
 
