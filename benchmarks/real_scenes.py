@@ -121,7 +121,7 @@ def north_carolina(data: Path) -> tuple[str, float, float]:
     """U-Net under the label raster; overall accuracy on the test blocks."""
     _north_carolina(data)
     answer(
-        *("v.sample.patches", "group=lsat7_2000", "raster=landclass96", "size=64", "stride=16"),
+        *("v.sample.patches", "group=lsat7_2000", "raster=landclass96", "size=32", "stride=16"),
         *("patches=nc", "output=nc", "split=block", "seed=1"),
     )
     scores = answer("r.learn.deep.train", "patches=nc", "model=nc_model", "seed=1")
@@ -140,15 +140,15 @@ def resnet(data: Path) -> tuple[str, float, float]:
         held_out = [str(cat) for cat in polygons if cat % 5 == fold]
         watched = [str(cat) for cat in polygons if cat % 5 == (fold + 1) % 5]
         answer(
-            *("v.sample.patches", "group=lsat7_2000", "input=polygons", "column=label", "label=center", "size=5"),
-            *("stride=1", "split=column", "split_column=cat", f"test={','.join(held_out)}"),
+            *("v.sample.patches", "group=lsat7_2000", "input=polygons", "column=label", "label=center", "size=7"),
+            *("stride=2", "split=column", "split_column=cat", f"test={','.join(held_out)}"),
             *(f"validation={','.join(watched)}", "buffer=0", f"patches=rn{fold}", f"output=rn{fold}"),
         )
-        scores = answer("r.learn.deep.train", f"patches=rn{fold}", f"model=rn_model{fold}", "seed=1")
+        scores = answer("r.learn.deep.train", f"patches=rn{fold}", f"model=rn_model{fold}", "seed=1", "epochs=20")
         matrix = scores["parts"]["test"]["confusion_matrix"]
         right += sum(row[index] for index, row in enumerate(matrix))
         total += sum(map(sum, matrix))
-    answer("r.learn.deep.predict", "group=lsat7_2000", "model=rn_model0", "output=rn_map", "stride=1")
+    answer("r.learn.deep.predict", "group=lsat7_2000", "model=rn_model0", "output=rn_map", "stride=2")
     picture("resnet", ("d.rast", "map=rn_map"), ("d.legend", "raster=rn_map"))
     return "north_carolina polygons, ResNet-18: overall accuracy", right / total, 0.712
 

@@ -371,3 +371,20 @@ def test_without_torch_the_message_says_how_to_get_it(grass, models, tmp_path):
     message = grass.error(TOOL, *arguments(models), PYTHONPATH=path, RLEARNDEEP_PYTHON="")
     assert "pip install torch" in message
     assert "map" not in grass.maps("raster")
+
+
+def test_a_full_disk_ends_in_one_line_and_the_older_map_stays(grass, models):
+    grass.ok("g.region", "n=300", "s=0", "w=0", "e=300", "res=1")
+    for band in ("red", "nir"):
+        grass.ok("r.mapcalc", f"{band} = rand(0, 50)", "seed=1")
+    grass.ok("i.group", "group=scene", "input=red,nir")
+    grass.ok("r.mapcalc", "map = 7")
+    before = set(grass.maps("raster"))
+    # A limit on the size of files, in kilobytes, fails a write as a full disk does.
+    tool = " ".join([TOOL, *arguments(models), "probabilities=score", "--overwrite"])
+    done = grass.run("bash", "-c", f"trap '' XFSZ; ulimit -f 20; exec {tool}")
+    text = " ".join(done.stderr.split())
+    assert done.returncode != 0
+    assert "Traceback" not in text and text.count("ERROR:") == 1 and "disk space" in text, done.stderr
+    assert set(grass.maps("raster")) == before
+    assert set(np.unique(cells(grass, "map"))) == {7}

@@ -78,3 +78,9 @@ def test_settings_are_plain_values_for_the_model() -> None:
 
     settings = resolved(Settings(class_weights=(1.0, 2.0)), "patch", (32, 32), 10)
     assert json.loads(json.dumps(settings.to_json())) == settings.to_json()
+
+
+def test_threads_do_not_share_batches_of_single_cells() -> None:
+    assert resolved(Settings(), "cell", (1, 1), 1000).nprocs == 1
+    assert resolved(Settings(nprocs=3), "cell", (1, 1), 1000).nprocs == 3
+    assert resolved(Settings(), "cell", (64, 64), 1000).nprocs == 0
