@@ -263,7 +263,7 @@ def draw_parcels(drawing: Drawing) -> None:
     def near(box: tuple) -> bool:
         return bool(np.hypot(*(built - centre(box)).T).min() < 36)
 
-    for box in split(rng, (-0.3 * size, -0.3 * size, 1.3 * size, 1.3 * size), lambda box: 34 if near(box) else 76):
+    for box in split(rng, (-0.3 * size, -0.3 * size, 1.3 * size, 1.3 * size), lambda box: 34 if near(box) else 105):
         draw_parcel(drawing, centre(box), (box[2] - box[0], box[3] - box[1]), tilt, near(box))
 
 
@@ -527,7 +527,7 @@ def expose(drawing: Drawing) -> dict[str, NDArray[np.uint16]]:
         seen = ndimage.gaussian_filter(seen, 0.45)
         seen *= 1 + 0.06 * (np.arange(drawing.size, dtype=np.float32) / drawing.size - 0.5)
         counts = 6000 * seen
-        counts += rng.standard_normal(counts.shape).astype(np.float32) * np.sqrt(60**2 + 7 * counts)
+        counts += rng.standard_normal(counts.shape).astype(np.float32) * np.sqrt(45**2 + 4.5 * counts)
         bands[name] = np.clip(np.rint(counts), 1, 16383).astype(np.uint16)
     return bands
 
@@ -537,7 +537,7 @@ def measure_surface(drawing: Drawing) -> NDArray[np.float32]:
     rng, cells = drawing.rng, FINE * SURFACE
     surface = ndimage.gaussian_filter(averaged(drawing.height, cells), 1.1)
     side = surface.shape[0]
-    surface += 0.8 * noise(rng, side, 4) + 0.9 * noise(rng, side, 22)
+    surface += 0.6 * noise(rng, side, 4) + 0.7 * noise(rng, side, 22)
     surface += rng.standard_normal(surface.shape).astype(np.float32) * 0.5
     surface += 1.2 * averaged(drawing.kind == WATER, cells) * noise(rng, side, 4)
     return np.round(np.clip(surface, 0, None), 2).astype(np.float32)

@@ -51,7 +51,7 @@ class Plan:
 
 
 FULL = Plan(size=640, stride=24, block=160, epochs=20)
-SMALL = Plan(size=320, stride=16, block=80, epochs=14)
+SMALL = Plan(size=320, stride=16, block=80, epochs=20)
 PATCH = 64  # cells
 
 
