@@ -153,6 +153,7 @@ def _end_after_fatal_error(text: str) -> NoReturn:
     try:
         gs.error(f"GRASS could not go on: {text} Outputs of this run were not written; check disk space and inputs.")
         cleanup()
+        sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(1)
