@@ -22,22 +22,17 @@
 # % keyword: machine learning
 # %end
 
-# %option
+# %option G_OPT_M_DIR
 # % key: patches
-# % type: string
 # % required: yes
 # % multiple: yes
-# % key_desc: directory
 # % label: Patch directory of v.sample.patches
 # % description: Several directories (sites) need the same bands, classes and patch size
 # %end
 
-# %option
+# %option G_OPT_M_DIR
 # % key: model
-# % type: string
 # % required: yes
-# % multiple: no
-# % key_desc: directory
 # % description: Model directory to write
 # %end
 
@@ -321,10 +316,10 @@ import grass.script as gs
 
 
 def find_library() -> None:
-    """Put the suite's library on the path: the one beside this script in a checkout, else the installed one."""
-    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib")
+    """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
+    around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
     installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (beside, installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return

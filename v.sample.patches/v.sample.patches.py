@@ -297,10 +297,10 @@ import grass.script as gs
 
 
 def find_library() -> None:
-    """Put the suite's library on the path: the one beside this script in a checkout, else the installed one."""
-    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir, "lib")
+    """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
+    around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
     installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (beside, installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return

@@ -90,6 +90,13 @@ def test_optimizers_and_schedulers_learn(tmp_path: Path, optimizer: str, schedul
     assert (len(set(rates)) == 1) == (scheduler in ("none", "plateau"))
 
 
+@pytest.mark.parametrize("epochs", range(1, 13))
+def test_a_cycle_of_any_number_of_steps_is_run(tmp_path: Path, epochs: int) -> None:
+    training, _ = parts(tmp_path, size=4, count=4, shares=(1.0, 0.0, 0.0))
+    result = fitted(tmp_path, training, None, epochs=epochs, batch_size=4, scheduler="onecycle")
+    assert len(result.history) == epochs
+
+
 def test_one_patch_is_enough_for_batch_normalisation(tmp_path: Path) -> None:
     training, _ = parts(tmp_path, size=4, count=1, shares=(1.0, 0.0, 0.0))
     assert len(training) == 1

@@ -253,7 +253,9 @@ def _optimizer(module: nn.Module, options: Options, steps: int) -> Any:
     elif options.scheduler == "plateau":
         scheduler = schedulers.ReduceLROnPlateau(optimizer, "max", options.gamma, options.step)
     elif options.scheduler == "onecycle":
-        interval, scheduler = "step", schedulers.OneCycleLR(optimizer, rate, total, pct_start=0.2)
+        # OneCycleLR divides by the length of the rise less one step: a fifth of five steps must not be chosen.
+        rise = 0.2 if total > 5 else 0.3
+        interval, scheduler = "step", schedulers.OneCycleLR(optimizer, rate, total, pct_start=rise)
     else:
         interval, scheduler = "step", schedulers.CosineAnnealingLR(optimizer, total)
     plan = {"scheduler": scheduler, "interval": interval, "monitor": "score", "strict": False}
