@@ -69,7 +69,10 @@ def aber(data: Path) -> tuple[str, float, float]:
             *("split_column=cat", f"test={','.join(held_out)}", f"validation={','.join(watched)}"),
             *("buffer=0", f"patches=aber{fold}", f"output=aber{fold}"),
         )
-        scores = answer("r.learn.deep.train", f"patches=aber{fold}", f"model=aber_model{fold}", "seed=1")
+        scores = answer(
+            *("r.learn.deep.train", f"patches=aber{fold}", f"model=aber_model{fold}", "seed=1"),
+            "class_weights=balanced",
+        )
         matrix = scores["parts"]["test"]["confusion_matrix"]
         right += sum(row[index] for index, row in enumerate(matrix))
         total += sum(map(sum, matrix))
