@@ -172,7 +172,7 @@ class Drawing:
         return int(self.kind[row, col]) if 0 <= row < side and 0 <= col < side else 0
 
 
-def build(size: int = 640, seed: int = 9) -> Village:
+def build(size: int = 640, seed: int = 2) -> Village:
     """The survey of a square of ``size`` metres; the same size and seed give the same survey."""
     if size % SURFACE or size < 128:
         raise ValueError(f"size must be even and at least 128; got {size}")
@@ -263,7 +263,7 @@ def draw_parcels(drawing: Drawing) -> None:
     def near(box: tuple) -> bool:
         return bool(np.hypot(*(built - centre(box)).T).min() < 36)
 
-    for box in split(rng, (-0.3 * size, -0.3 * size, 1.3 * size, 1.3 * size), lambda box: 34 if near(box) else 105):
+    for box in split(rng, (-0.3 * size, -0.3 * size, 1.3 * size, 1.3 * size), lambda box: 34 if near(box) else 76):
         draw_parcel(drawing, centre(box), (box[2] - box[0], box[3] - box[1]), tilt, near(box))
 
 
@@ -527,7 +527,7 @@ def expose(drawing: Drawing) -> dict[str, NDArray[np.uint16]]:
         seen = ndimage.gaussian_filter(seen, 0.45)
         seen *= 1 + 0.06 * (np.arange(drawing.size, dtype=np.float32) / drawing.size - 0.5)
         counts = 6000 * seen
-        counts += rng.standard_normal(counts.shape).astype(np.float32) * np.sqrt(45**2 + 4.5 * counts)
+        counts += rng.standard_normal(counts.shape).astype(np.float32) * np.sqrt(60**2 + 7 * counts)
         bands[name] = np.clip(np.rint(counts), 1, 16383).astype(np.uint16)
     return bands
 
@@ -537,7 +537,7 @@ def measure_surface(drawing: Drawing) -> NDArray[np.float32]:
     rng, cells = drawing.rng, FINE * SURFACE
     surface = ndimage.gaussian_filter(averaged(drawing.height, cells), 1.1)
     side = surface.shape[0]
-    surface += 0.6 * noise(rng, side, 4) + 0.7 * noise(rng, side, 22)
+    surface += 0.8 * noise(rng, side, 4) + 0.9 * noise(rng, side, 22)
     surface += rng.standard_normal(surface.shape).astype(np.float32) * 0.5
     surface += 1.2 * averaged(drawing.kind == WATER, cells) * noise(rng, side, 4)
     return np.round(np.clip(surface, 0, None), 2).astype(np.float32)

@@ -51,7 +51,7 @@ class Plan:
 
 
 FULL = Plan(size=640, stride=24, block=160, epochs=20)
-SMALL = Plan(size=320, stride=16, block=80, epochs=20)
+SMALL = Plan(size=320, stride=16, block=80, epochs=14)
 PATCH = 64  # cells
 
 
@@ -136,7 +136,7 @@ def build_scene(size: int) -> None:
     say("Bands of both resolutions go into one group.")
     show("i.group", "group=survey", f"input={','.join((*village.BANDS, 'height'))}")
     say("Segments, as object-based image analysis uses them.")
-    show("i.segment", "group=survey", "output=segments", "threshold=0.08", "minsize=20", "memory=500", "--quiet")
+    show("i.segment", "group=survey", "output=segments", "threshold=0.04", "minsize=10", "memory=500", "--quiet")
 
 
 def import_raster(name: str, values: NDArray, title: str, side: int | None = None) -> None:
@@ -191,7 +191,7 @@ def make_maps(directory: Path, plan: Plan, labels: str = "labels") -> Path:
     say("2. Train a U-Net. Cells without label count neither for nor against it.")
     show(
         *("r.learn.deep.train", f"patches={patches}", f"model={model}", "architecture=unet", f"epochs={plan.epochs}"),
-        "seed=1",
+        *("batch_size=8", "seed=1"),
     )
     say("3. Predict the whole village, cell by cell and segment by segment.")
     show(

@@ -20,7 +20,7 @@ import workflow  # noqa: E402
 
 SIZE = workflow.SMALL.size
 LOWEST_F1 = 0.50  # of the small village, on ground without labels
-LEAST_DROP = 0.2
+LEAST_DROP = 0.3
 GROUND = "All ground without label"
 PICTURES = ("image", "labels", "map", "segments", "truth", "certainty", "overview")
 
@@ -67,7 +67,7 @@ def test_same_seed_gives_the_same_survey(survey: village.Village) -> None:
 
 
 def test_other_seed_gives_another_village(survey: village.Village) -> None:
-    assert (village.build(SIZE, seed=2).truth != survey.truth).mean() > 0.02
+    assert (village.build(SIZE, seed=5).truth != survey.truth).mean() > 0.02
 
 
 def test_default_village_is_the_one_described() -> None:

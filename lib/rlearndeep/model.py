@@ -20,8 +20,9 @@ from typing import Any
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import UNITS, write_text
-from rlearndeep.scene.bands import Band, Normalization
+from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.tasks import TASKS, Quantity
 
 VERSION = 1
 MANIFEST = "model.json"
@@ -32,6 +33,15 @@ MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _LARGEST_MANIFEST = 16 * 1024**2
 _LARGEST_PATCH = 65536
 
+# What MLM calls the tasks; it has no word of its own for several labels.
+_MLM_TASKS = {
+    ("class", "cell"): "semantic-segmentation",
+    ("class", "patch"): "scene-classification",
+    ("presence", "patch"): "classification",
+    ("value", "cell"): "regression",
+    ("value", "patch"): "regression",
+}
+
 
 @dataclass(frozen=True)
 class Network:
@@ -40,7 +50,7 @@ class Network:
     Attributes:
         architecture: e.g. ``unet``, ``resnet18``, ``mlp``.
         bands: number of input bands.
-        classes: number of outputs.
+        classes: number of outputs: of classes, or 1 for a value.
         options: JSON values, e.g. ``{"encoder": "resnet18"}`` or ``{"hidden": [128, 64], "dropout": 0.2}``.
     """
 
@@ -61,7 +71,7 @@ class ModelCard:
         unit: ``cell`` (scores per cell of a patch) or ``patch`` (scores per patch).
         bands: in the order of the network's input.
         normalization: from raw values to network input.
-        classes: in the order of the network's output.
+        classes: in the order of the network's output; none for the task ``value``.
         patch: rows and columns of the training patches.
         resolution: height and width of a cell in map units.
         stride: rows and columns of network input must be multiples of it; tiles start at multiples of it.
@@ -72,6 +82,11 @@ class ModelCard:
         training: how the model was trained: options, versions, parts, command, times.
         scores: the content of ``scores.json``.
         created: ISO 8601 in UTC.
+        task: what the network says, one of ``TASKS``: scores of classes that exclude each other, scores of
+            classes each for itself, or a value.
+        quantity: what the values are; None for other tasks.
+        target: statistics of the training labels of a value; the network gives values with mean 0 and
+            standard deviation 1 on them. None for other tasks.
     """
 
     backend: str
@@ -90,6 +105,9 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     created: str = ""
+    task: str = "class"
+    quantity: Quantity | None = None
+    target: BandStatistics | None = None
 
     def to_json(self, name: str) -> dict:
         """The STAC item."""
@@ -124,7 +142,7 @@ class ModelCard:
         return item
 
     def _properties(self, name: str) -> dict:
-        task = "semantic-segmentation" if self.unit == "cell" else "scene-classification"
+        task = _MLM_TASKS[self.task, self.unit]
         return {
             "datetime": self.created or None,
             "mlm:name": name,
@@ -145,6 +163,9 @@ class ModelCard:
                 "options": self.network.options,
             },
             "rlearndeep:unit": self.unit,
+            "rlearndeep:task": self.task,
+            "rlearndeep:quantity": self.quantity.to_json() if self.quantity else None,
+            "rlearndeep:target": self.target.to_json() if self.target else None,
             "rlearndeep:bands": [band.to_json() for band in self.bands],
             "rlearndeep:normalization": self.normalization.to_json(),
             "rlearndeep:classes": self.classes.to_json(),
@@ -170,11 +191,12 @@ class ModelCard:
         }
 
     def _output(self, task: str) -> dict:
-        result = {"shape": [-1, len(self.classes), *self.patch], "dim_order": ["batch", "class", "height", "width"]}
-        if self.unit == "patch":
-            result = {"shape": [-1, len(self.classes)], "dim_order": ["batch", "class"]}
+        axis = "value" if self.task == "value" else "class"
+        result = {"shape": [-1, self.network.classes], "dim_order": ["batch", axis]}
+        if self.unit == "cell":
+            result = {"shape": [*result["shape"], *self.patch], "dim_order": ["batch", axis, "height", "width"]}
         return {
-            "name": "scores",
+            "name": "values" if self.task == "value" else "scores",
             "tasks": [task],
             "result": {**result, "data_type": "float32"},
             "classification:classes": [
@@ -230,6 +252,9 @@ class ModelCard:
             training=dict(values["training"]),
             scores=dict(values["scores"]),
             created=str(item["properties"].get("datetime") or ""),
+            task=str(values["task"]),
+            quantity=Quantity.from_json(values["quantity"]) if values["quantity"] else None,
+            target=BandStatistics.from_json(values["target"]) if values["target"] else None,
         )
         card._check()
         return card
@@ -237,7 +262,10 @@ class ModelCard:
     def _check(self) -> None:
         if self.unit not in UNITS:
             raise ValueError(f"unknown unit '{self.unit}'")
-        if len(self.bands) != self.network.bands or len(self.classes) != self.network.classes:
+        if self.task not in TASKS or (self.task == "value") != (self.quantity is not None and self.target is not None):
+            raise ValueError(f"task '{self.task}' does not fit quantity or target")
+        outputs = 1 if self.task == "value" else len(self.classes)
+        if len(self.bands) != self.network.bands or outputs != self.network.classes:
             raise ValueError("bands or classes do not fit the network")
         if self.normalization.method == "band" and len(self.normalization.mean) != len(self.bands):
             raise ValueError("normalisation does not fit the bands")

@@ -6,9 +6,11 @@ A directory of memory-mappable arrays and one manifest::
     index.npy             a row per patch, dtype INDEX_DTYPE
     <source>.npy          (patches, bands, rows, cols) in the rasters' own type
     <source>_valid.npy    (patches, rows, cols) bool, False where a band is null
-    labels.npy            class per cell (patches, rows, cols) or per patch (patches,)
+    labels.npy            label per cell (patches, rows, cols) or per patch (patches,)
 
-Class indices are stored unsigned; the largest value of the type means unlabelled.
+A label is, as the manifest's task says: ``class`` - a class index, stored unsigned; ``presence`` - per patch and
+class 1 or 0, (patches, classes), stored unsigned; ``value`` - a number, float32. The largest value of an unsigned
+type, and NaN, mean unlabelled.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region
+from rlearndeep.scene.tasks import TASKS, Quantity
 
 FORMAT = "rlearndeep-patches"
 VERSION = 1
@@ -108,13 +111,15 @@ class Manifest:
         unit: ``cell`` (a label per cell) or ``patch`` (a label per patch).
         rule: the label rule of v.sample.patches that made the labels.
         sources: the reference first.
-        classes: the classes in the order of their indices.
+        classes: the classes in the order of their indices; none for the task ``value``.
         region: the computational region the index's rows and columns count in.
         projection: ``{"name": ..., "epsg": ..., "wkt": ...}``; values may be None.
         extent: west, south, east, north in degrees of longitude and latitude, or None.
         report: counts, split, duplicates, overlaps and dropped patches, as v.sample.patches prints them.
         command: the GRASS command that made the directory.
         created: time of writing, ISO 8601 in UTC.
+        task: what a label says, one of ``TASKS``.
+        quantity: what the values are; None for other tasks.
     """
 
     unit: str
@@ -127,6 +132,14 @@ class Manifest:
     report: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     created: str = ""
+    task: str = "class"
+    quantity: Quantity | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS or (self.task == "value") != (self.quantity is not None):
+            raise ValueError(f"task '{self.task}' does not fit its quantity {self.quantity}")
+        if self.task == "presence" and self.unit != "patch":
+            raise ValueError("presence is a label of a patch")
 
     @property
     def reference(self) -> Source:
@@ -135,17 +148,21 @@ class Manifest:
 
     @property
     def label_dtype(self) -> np.dtype:
-        """Smallest unsigned type that holds every class index and the unlabelled value."""
+        """float32 for values, else the smallest unsigned type for every class index and the unlabelled value."""
+        if self.task == "value":
+            return np.dtype(np.float32)
         return np.dtype(np.uint8 if len(self.classes) < np.iinfo(np.uint8).max else np.uint16)
 
     @property
-    def unlabelled(self) -> int:
-        """Value in ``labels.npy`` of what has no label."""
-        return int(np.iinfo(self.label_dtype).max)
+    def unlabelled(self) -> float:
+        """Value in ``labels.npy`` of what has no label; NaN for values."""
+        return float("nan") if self.task == "value" else int(np.iinfo(self.label_dtype).max)
 
     @property
     def label_shape(self) -> tuple[int, ...]:
-        """Shape of one patch's label: its cells, or nothing for one label per patch."""
+        """Shape of one patch's label: its cells, nothing for one label per patch, the classes for presence."""
+        if self.task == "presence":
+            return (len(self.classes),)
         return self.reference.shape if self.unit == "cell" else ()
 
     def to_json(self) -> dict:
@@ -157,7 +174,9 @@ class Manifest:
             "rule": self.rule,
             "sources": [source.to_json() for source in self.sources],
             "classes": self.classes.to_json(),
-            "unlabelled": self.unlabelled,
+            "task": self.task,
+            "quantity": self.quantity.to_json() if self.quantity else None,
+            "unlabelled": None if self.task == "value" else self.unlabelled,
             "region": self.region.to_json(),
             "projection": self.projection,
             "extent": list(self.extent) if self.extent else None,
@@ -180,6 +199,8 @@ class Manifest:
             report=values["report"],
             command=str(values["command"]),
             created=str(values["created"]),
+            task=str(values["task"]),
+            quantity=Quantity.from_json(values["quantity"]) if values["quantity"] else None,
         )
 
 
@@ -231,7 +252,7 @@ class PatchDataset:
 
     @cached_property
     def labels(self) -> NDArray:
-        """Class indices, (patches, rows, cols) or (patches,); ``manifest.unlabelled`` where there is none."""
+        """Labels as stored, (patches, *manifest.label_shape); ``manifest.unlabelled`` where there is none."""
         return _load(self.path / "labels.npy")
 
     def images(self, source: str = "reference") -> NDArray:
@@ -246,8 +267,10 @@ class PatchDataset:
         """Positions of the patches of a part, ascending."""
         return np.flatnonzero(self.index["part"] == PARTS.index(part))
 
-    def signed_labels(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Labels of patches as class indices, ``UNLABELLED`` where there is none."""
+    def read_labels(self, positions: NDArray[np.int64]) -> NDArray:
+        """Labels of patches: int64 with ``UNLABELLED``, or float32 with NaN for values, where there is none."""
+        if self.manifest.task == "value":
+            return self.labels[positions]
         labels = self.labels[positions].astype(np.int64)
         return np.where(labels == self.manifest.unlabelled, UNLABELLED, labels)
 

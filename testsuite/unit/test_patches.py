@@ -203,13 +203,13 @@ def test_sites_with_other_classes_are_refused(tmp_path):
         common_classes(datasets)
 
 
-def test_signed_labels_mark_what_has_none(tmp_path):
+def test_read_labels_mark_what_has_none(tmp_path):
     with PatchWriter(tmp_path / "p", manifest("patch"), 2) as writer:
         writer.labels[:] = [1, 255]
         writer.commit(manifest("patch"))
     dataset = PatchDataset.open(tmp_path / "p")
     assert dataset.manifest.unlabelled == 255
-    assert dataset.signed_labels(np.array([1, 0])).tolist() == [-1, 1]
+    assert dataset.read_labels(np.array([1, 0])).tolist() == [-1, 1]
 
 
 def test_the_index_is_what_it_says():

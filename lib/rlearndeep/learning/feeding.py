@@ -28,7 +28,7 @@ class Site:
         images = self.images[positions]
         if self.bands != tuple(range(images.shape[1])):
             images = images[:, self.bands]
-        return images, self.valid[positions], self.dataset.signed_labels(positions)
+        return images, self.valid[positions], self.dataset.read_labels(positions)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Part:
         total = np.zeros(count, dtype=np.int64)
         for site, positions in zip(self.sites.sites, self.positions, strict=True):
             for chosen in batches(positions, 1024):
-                classes = site.dataset.signed_labels(chosen)
+                classes = site.dataset.read_labels(chosen)
                 total += np.bincount(classes[classes != UNLABELLED].ravel(), minlength=count)[:count]
         return total
 

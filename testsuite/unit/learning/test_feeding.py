@@ -65,7 +65,7 @@ def test_two_sites_are_one_part_with_common_statistics(tmp_path: Path) -> None:
     assert len(part) == len(training(one)) + len(training(two))
     images, labels = part.read(np.array([0, 40]))
     assert images.shape[0] == labels.shape[0] == 2
-    np.testing.assert_array_equal(labels[1], two.signed_labels(two.positions("training")[40 - 36 : 41 - 36])[0])
+    np.testing.assert_array_equal(labels[1], two.read_labels(two.positions("training")[40 - 36 : 41 - 36])[0])
     raw = np.concatenate([each.images()[each.positions("training")] for each in (one, two)])
     np.testing.assert_allclose(part.normalization.mean, raw.mean(axis=(0, 2, 3)), rtol=1e-6)
 

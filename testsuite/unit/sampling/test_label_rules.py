@@ -48,7 +48,7 @@ def test_cells_carry_their_own_classes_and_unlabelled_cells_none(tmp_path):
     _, _, dataset = sample(*class_scene(MAP), tmp_path)
     assert dataset.index["row"].tolist() == [0, 0, 3, 3]
     expected = np.stack([MAP[:3, :3], MAP[:3, 3:], MAP[3:, :3], MAP[3:, 3:]]).astype(int) - 1
-    np.testing.assert_array_equal(dataset.signed_labels(np.arange(4)), expected)
+    np.testing.assert_array_equal(dataset.read_labels(np.arange(4)), expected)
     assert dataset.index["labelled"].tolist() == [9, 7, 1, 9]
     assert dataset.index["class"].tolist() == [0, 1, 2, 1]
 
@@ -126,7 +126,7 @@ def test_null_cells_are_stored_as_zero_and_have_no_label(tmp_path):
     plan, statistics, dataset = sample(*class_scene(MAP, nulls=nulls), tmp_path, max_null=20.0)
     assert not dataset.valid()[0, 1, 1]
     assert dataset.images()[0, 0, 1, 1] == 0
-    assert dataset.signed_labels(np.array([0]))[0, 1, 1] == -1
+    assert dataset.read_labels(np.array([0]))[0, 1, 1] == -1
     assert dataset.index["labelled"][0] == 8
     assert statistics[0].count == 35
     assert statistics[0].mean == pytest.approx(np.delete(np.arange(36), 7).mean())
@@ -144,7 +144,7 @@ def test_background_fills_only_what_no_label_covers(tmp_path):
     table = feature_table([(1,), (2,), (3,)], [1, 2], table.classes, {1: 5})
     plan, _, dataset = sample(scene, table, tmp_path, background=0)
     assert plan.classes.labels == ["background", "5"]
-    np.testing.assert_array_equal(dataset.signed_labels(np.array([0]))[0], [[1, 1, 0], [-1, -1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(dataset.read_labels(np.array([0]))[0], [[1, 1, 0], [-1, -1, 0], [0, 0, 0]])
 
 
 def test_background_needs_a_free_category(tmp_path):
@@ -200,7 +200,7 @@ def test_labels_equal_brute_force_and_no_place_is_lost(tmp_path, data):
     assert [(row["row"], row["col"]) for row in dataset.index] == [place for place, _ in expected]
     categories = np.append(plan.classes.categories, 0)
     for number, (place, label) in enumerate(expected):
-        found = categories[dataset.signed_labels(np.array([number]))[0]]
+        found = categories[dataset.read_labels(np.array([number]))[0]]
         np.testing.assert_array_equal(found, label)
         cut = np.s_[:, place[0] : place[0] + size[0], place[1] : place[1] + size[1]]
         np.testing.assert_array_equal(dataset.images()[number], np.where(nulls, 0, scene.values)[cut])
