@@ -192,13 +192,13 @@ class ModelCard:
 
     def _output(self, task: str) -> dict:
         axis = "value" if self.task == "value" else "class"
-        result = {"shape": [-1, self.network.classes], "dim_order": ["batch", axis]}
+        shape, order = [-1, self.network.classes], ["batch", axis]
         if self.unit == "cell":
-            result = {"shape": [*result["shape"], *self.patch], "dim_order": ["batch", axis, "height", "width"]}
+            shape, order = [*shape, *self.patch], [*order, "height", "width"]
         return {
             "name": "values" if self.task == "value" else "scores",
             "tasks": [task],
-            "result": {**result, "data_type": "float32"},
+            "result": {"shape": shape, "dim_order": order, "data_type": "float32"},
             "classification:classes": [
                 {
                     "value": index,
