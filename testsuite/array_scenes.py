@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from rlearndeep.sampling.labels import FIRST_CODE, NOTHING, LabelTable, feature_table, raster_table
+from rlearndeep.sampling.labels import LabelTable, feature_table, raster_table
 from rlearndeep.scene.bands import Band
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.codes import FIRST_CODE, NOTHING
 from rlearndeep.scene.geometry import Region, Window
 
 
@@ -21,6 +22,8 @@ class ArrayScene:
     null: float | int = np.iinfo(np.int32).min
     dtype: np.dtype = np.dtype(np.uint16)  # noqa: RUF009
     cell: float = 10.0
+    labels: np.ndarray | None = None
+    ignored: np.ndarray | None = None
     reads: list[Window] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,14 @@ class ArrayScene:
     def read_codes(self, window: Window) -> np.ndarray:
         """Codes, nothing beyond the region."""
         return _cut(self.codes, window, NOTHING).astype(np.int32)
+
+    def read_values(self, window: Window) -> np.ndarray:
+        """Values of labels, not a number beyond the region."""
+        return _cut(self.labels.astype(np.float32), window, np.nan)
+
+    def read_ignored(self, window: Window) -> np.ndarray | None:
+        """Cells whose label is not used."""
+        return None if self.ignored is None else _cut(self.ignored, window, False)
 
 
 def cell_north(rows: int, cell: float) -> float:

@@ -159,7 +159,7 @@ def test_groups_keep_their_order_and_tell_semantic_labels(coordinates: Grass) ->
     )
     assert names == ["holes", "coordinate", "nir"]
     assert labels == ["S2_8", None, "nir"]
-    assert len(remarks) == 3 and "10 x 10" in remarks[0] and "20 x 20" in remarks[0]
+    assert len(remarks) == 1 and "10 x 10" in remarks[0] and "20 x 20" in remarks[0] and "1 more" in remarks[0]
 
 
 @pytest.mark.parametrize(("name", "rule"), [("absent", "must exist"), ("empty", "is empty")])

@@ -313,21 +313,272 @@ def test_a_split_by_chance_that_overlaps_is_warned_of(field):
     assert f"{overlaps} patches overlap a patch of another part" in " ".join(done.stderr.split())
 
 
+POINTS = "600005|200235|0.5\n600006|200236|1.5\n600145|200125|7\n600145|200126|3\n600144|200127|2\n600255|200005|4\n"
+
+
+def add_points(grass) -> None:
+    """Points with a floating point column: two in the first cell, three in a second, one in a third."""
+    columns = "x double precision, y double precision, height double precision"
+    grass.ok("v.in.ascii", "input=-", "output=points", f"columns={columns}", stdin=POINTS)
+
+
+def test_values_of_a_raster_and_of_areas_are_labels(field):
+    field.ok("r.mapcalc", "height = if(row() == 1, null(), double(x() - 600000) / 8)")
+    field.ok("r.support", "map=height", "units=m")
+    answer = run(field, "raster=height", "size=4", "split=none")
+    dataset = PatchDataset.open(directory(field))
+    assert (dataset.manifest.task, dataset.manifest.quantity.name, dataset.manifest.quantity.units) == (
+        "value",
+        "height",
+        "m",
+    )
+    assert answer["classes"] == [] and len(dataset.manifest.classes) == 0
+    assert answer["values"]["training"]["maximum"] == pytest.approx(275 / 8)
+    expected = np.where(dataset.images()[:, 1] > 230, np.nan, dataset.images()[:, 0] / 8)
+    np.testing.assert_allclose(dataset.labels, expected, rtol=1e-6)
+    rows = field.ok("v.db.select", "-c", "map=fp", "columns=value", "separator=comma").split()
+    np.testing.assert_allclose([float(row) for row in rows], np.nanmean(expected, axis=(1, 2)), rtol=1e-6)
+    run(field, "input=areas", "column=share", "size=6", "stride=2", "label=inside", "split=none", "--o")
+    dataset = PatchDataset.open(directory(field))
+    np.testing.assert_array_equal(dataset.labels, np.where(dataset.index["area"] == 1, 0.5, 0.1).astype(np.float32))
+
+
+def test_points_that_meet_in_a_cell_give_their_mean_or_their_number(field):
+    add_points(field)
+    run(field, "input=points", "column=height", "size=1", "split=none")
+    dataset = PatchDataset.open(directory(field))
+    assert dataset.labels[:, 0, 0].tolist() == [1.0, 4.0, 4.0]
+    answer = run(field, "input=points", "label=density", "percentile=50", "size=6", "split=none", "--o")
+    dataset = PatchDataset.open(directory(field))
+    assert dataset.manifest.quantity.units == "2 points per cell"
+    assert answer["patches"] == 20 and dataset.labels.shape == (20, 6, 6)
+    full = np.zeros((24, 30))
+    full[0, 0], full[11, 14], full[23, 25] = 1, 1, 0.5
+    for entry, labels in zip(dataset.index, dataset.labels, strict=True):
+        np.testing.assert_array_equal(
+            labels, full[entry["row"] : entry["row"] + 6, entry["col"] : entry["col"] + 6].astype(np.float32)
+        )
+
+
+def test_presence_lists_the_classes_of_a_patch(field):
+    answer = run(field, "raster=classes", "size=4", "label=presence", "split=none")
+    dataset = PatchDataset.open(directory(field))
+    assert dataset.manifest.task == "presence" and dataset.labels.shape == (answer["patches"], 2)
+    inside = dataset.images()[:, 0]
+    expected = np.stack([(inside < 150).any(axis=(1, 2)), (inside > 150).any(axis=(1, 2))], axis=1)
+    np.testing.assert_array_equal(dataset.labels == 1, expected)
+    assert "wood, field" in field.ok("v.db.select", "-c", "map=fp", "columns=label")
+
+
+def add_acquisitions(grass) -> None:
+    """Groups of two more dates; in the second the bands have other names, another order, and a cloud."""
+    for name, step in (("late", 1000), ("later", 2000)):
+        grass.ok("r.mapcalc", f"{name}_e = if(row() <= 4 && col() <= 4 && {step} == 1000, null(), east + {step})")
+        grass.ok("r.mapcalc", f"{name}_n = north + {step}")
+        grass.ok("i.group", f"group={name}", f"input={name}_n,{name}_e")
+    for label, maps in (("a", "east,late_e,later_e"), ("b", "north,late_n,later_n")):
+        for band in maps.split(","):
+            grass.ok("r.semantic.label", f"map={band}", f"semantic_label={label}", "operation=add")
+
+
+def test_every_place_is_sampled_in_each_acquisition_and_has_one_part(field):
+    add_acquisitions(field)
+    groups = "group=g,late,later"
+    wishes = ("raster=classes", "size=4", "block_size=80", "buffer=0")
+    answer = field.json(TOOL, groups, *wishes, "output=fp", f"patches={directory(field)}", "duplicates=keep")
+    dataset = PatchDataset.open(directory(field))
+    index, images = dataset.index, dataset.images()
+    assert len(dataset) == 3 * 42 - 1 and answer["dropped"]["null"] == 1
+    for number, step in enumerate((0, 1000, 2000)):
+        own = index["acquisition"] == number
+        east = index["east"][own] - 600000
+        np.testing.assert_array_equal(images[own][:, 0, 0, 0], (east - 15 + step).astype(int))
+        np.testing.assert_array_equal(images[own][:, 1, 0, 0] - step, index["north"][own] - 200000 + 15)
+    for place in set(zip(index["row"].tolist(), index["col"].tolist(), strict=True)):
+        same = (index["row"] == place[0]) & (index["col"] == place[1])
+        assert len(set(index["part"][same].tolist())) == 1
+    assert answer["overlaps_between_parts"] == answer["same_ground_between_parts"] == 0
+    assert [entry["name"] for entry in answer["acquisitions"]] == ["g", "late", "later"]
+    names = field.ok("v.db.select", "-c", "map=fp", "columns=acquisition").split()
+    assert [names.count(name) for name in ("g", "late", "later")] == [42, 41, 42]
+
+
+def test_whole_acquisitions_may_be_parts_and_the_report_says_what_that_means(field):
+    add_acquisitions(field)
+    wishes = ("raster=classes", "size=4", "split=acquisition", "number=10", "output=fp", "format=json")
+    done = field.run(TOOL, "group=g,late,later", *wishes, f"patches={directory(field)}", GRASS_VERBOSE="1")
+    answer = json.loads(done.stdout)
+    assert answer["overlaps_between_parts"] == 0 and answer["same_ground_between_parts"] == answer["patches"] >= 29
+    assert "show ground that another part shows at another date" in " ".join(done.stderr.split())
+    index = PatchDataset.open(directory(field)).index
+    assert len(set(zip(index["row"].tolist(), index["col"].tolist(), strict=True))) == 10
+    np.testing.assert_array_equal(index["part"], index["acquisition"])
+    field.json(TOOL, "group=g,late,later", *wishes[:-1], "validation=g", f"patches={directory(field)}", "--o")
+    assert set(PatchDataset.open(directory(field)).index["part"].tolist()) == {0, 1}
+
+
+def test_each_acquisition_may_have_its_own_ignored_cells(field):
+    add_acquisitions(field)
+    field.ok("r.mapcalc", "cloud1 = if(row() <= 2, 1, 0)")
+    field.ok("r.mapcalc", "cloud2 = if(row() <= 4, 1, 0)")
+    where = ("output=fp", f"patches={directory(field)}", "raster=classes", "size=1", "split=none", "--o")
+    cells = 24 * 30
+    ignored = "ignore_values=1"
+    assert field.json(TOOL, "group=g,later", "ignore=cloud1,cloud2", ignored, *where)["patches"] == 2 * cells - 180
+    assert field.json(TOOL, "group=g,later", "ignore=cloud1", ignored, *where)["patches"] == 2 * cells - 120
+
+
+def test_levels_turn_classes_into_their_parents(field, tmp_path):
+    table = tmp_path / "levels.csv"
+    table.write_text("fine,main,use\nwood,green,land\nfield,green,land\nsea,blue,water\n")
+    answer = run(field, "raster=classes", "size=4", "split=none", f"levels={table}")
+    assert [entry["label"] for entry in answer["classes"]] == ["wood", "field"]
+    classes = PatchDataset.open(directory(field)).manifest.classes
+    assert classes[0].parents == (("main", "green"), ("use", "land"))
+    run(field, "raster=classes", "size=4", "split=none", f"levels={table}", "level=main", "--o")
+    dataset = PatchDataset.open(directory(field))
+    # Texts are numbered over the whole table: blue is 1, green is 2.
+    assert [(entry.category, entry.label, entry.parents) for entry in dataset.manifest.classes] == [
+        (2, "green", (("use", "land"),))
+    ]
+    assert (dataset.labels == 0).all()
+    run(field, "input=areas", "column=kind", "size=1", "split=none", f"levels={table}", "level=main", "--o")
+    assert PatchDataset.open(directory(field)).manifest.classes.labels == ["green"]
+    message = field.error(
+        TOOL, "group=g", "raster=classes", f"levels={table}", "level=absent", "output=a", f"patches={tmp_path}/a"
+    )
+    assert "the columns are fine, main, use" in message
+
+
+def test_cells_on_which_two_mappers_disagree_are_unlabelled(field):
+    field.ok("r.mapcalc", "second = if(row() <= 6, 8, if(row() > 20, null(), classes))")
+    answer = run(field, "raster=classes", "agreement=second", "size=1", "split=none", "duplicates=keep")
+    both, same = 20 * 30, 6 * 15 + 14 * 30
+    assert answer["agreement"] == {"cells": both, "agreeing": same, "percent": round(100 * same / both, 2)}
+    assert answer["patches"] == same
+    field.ok("g.copy", "vector=areas,other")
+    field.ok("v.db.update", "map=other", "column=kind", "value=wood")
+    field.ok("v.db.update", "map=other", "column=code", "value=3")
+    for column in ("kind", "code"):
+        answer = run(field, "input=areas", f"column={column}", "agreement=other", "size=1", "split=none", "--o")
+        assert (answer["agreement"]["cells"], answer["patches"]) == (244, 144)
+    text = field.ok(
+        *(TOOL, "-n", "group=g", "input=areas", "column=kind", "agreement=other", "size=1", "split=none"),
+        *("output=n", f"patches={directory(field, 'n')}"),
+    )
+    assert "59.02 % of 244 cells" in text
+
+
+@pytest.mark.parametrize(("res", "shift"), [(5, 0), (10, 5), (20, 0), (30, 7), (4, 1)])
+def test_an_auxiliary_source_shows_the_same_ground_in_its_own_cells(field, res, shift):
+    west, north = 600000 - 10 * res + shift, 200240 + 10 * res - shift
+    field.ok("g.region", f"w={west}", f"n={north}", f"e={west + 100 * res}", f"s={north - 100 * res}", f"res={res}")
+    field.ok("r.mapcalc", "aux_e = double(x() - 600000)")
+    field.ok("r.mapcalc", "aux_n = double(y() - 200000)")
+    field.ok("i.group", "group=aux", "input=aux_e,aux_n")
+    field.ok("g.region", "raster=east")
+    answer = run(field, "raster=classes", "size=4,6", "stride=3,5", "split=none", "auxiliary=aux")
+    dataset = PatchDataset.open(directory(field))
+    source = dataset.manifest.sources[1]
+    assert source.name == "auxiliary1" and source.resolution == (res, res)
+    assert source.shape == (-(-40 // res), -(-60 // res))
+    assert answer["sources"][1]["valid_percent"] == 100
+    cells = dataset.images("auxiliary1")
+    for entry, image in zip(dataset.index, cells, strict=True):
+        centre = image[:, [0, -1], [0, -1]].mean(axis=1)
+        away = np.abs(centre - [entry["east"] - 600000, entry["north"] - 200000])
+        assert (away <= res / 2 + 1e-9).all()
+    steps = np.diff(cells[:, 0], axis=2)
+    assert (steps == res).all() and (np.diff(cells[:, 1], axis=1) == -res).all()
+
+
+def test_context_beyond_an_auxiliary_map_is_not_valid(field):
+    field.ok("i.group", "group=aux", "input=east")
+    answer = run(field, "raster=classes", "size=4", "split=none", "auxiliary=aux", "auxiliary_size=10")
+    dataset = PatchDataset.open(directory(field))
+    valid, images = dataset.valid("auxiliary1"), dataset.images("auxiliary1")
+    assert images.shape == (42, 1, 10, 10)
+    np.testing.assert_array_equal(valid[0], np.add.outer(np.arange(10) >= 3, 1 * (np.arange(10) >= 3)) == 2)
+    assert (images[0, 0][~valid[0]] == 0).all()
+    np.testing.assert_array_equal(images[0, 0, 3, 3:], np.arange(7) * 10 + 5)
+    assert answer["sources"][1]["valid_percent"] < 100
+    assert dataset.manifest.sources[1].statistics[0].count == valid.sum()
+
+
+def test_a_series_has_dates_in_order(field):
+    field.ok("g.region", "res=20")
+    for number, stamp in enumerate(("5 jan 2020", "7 mar 2020 10:00:00", "2 dec 2021"), start=1):
+        field.ok("r.mapcalc", f"ndvi{number} = float({number}) + (x() - 600000) / 1000")
+        field.ok("r.timestamp", f"map=ndvi{number}", f"date={stamp}")
+        field.ok("r.semantic.label", f"map=ndvi{number}", "semantic_label=ndvi", "operation=add")
+        field.ok("i.group", f"group=t{number}", f"input=ndvi{number}")
+    field.ok("g.region", "raster=east")
+    run(field, "raster=classes", "size=4", "split=none", "series=t1,t2,t3", "auxiliary_size=3", "nprocs=2")
+    dataset = PatchDataset.open(directory(field))
+    source = dataset.manifest.sources[1]
+    assert source.dates == ("2020-01-05", "2020-03-07", "2021-12-02")
+    images = dataset.images("series")
+    assert images.shape == (42, 3, 1, 3, 3) and dataset.valid("series").shape == (42, 3, 3, 3)
+    inside = dataset.valid("series").all(axis=(1, 2, 3))
+    np.testing.assert_allclose(images[inside][:, 2] - images[inside][:, 0], 2, rtol=1e-5)
+    wishes = ("raster=classes", "size=4", "output=x", f"patches={directory(field, 'x')}", "series=t2,t1")
+    assert "in the order of its dates" in field.error(TOOL, "group=g", *wishes)
+
+
+def test_patches_may_have_no_labels_at_all(field):
+    answer = run(field, "size=4", "number=9")
+    dataset = PatchDataset.open(directory(field))
+    assert answer["patches"] == len(dataset) == 9 and answer["parts"]["training"] == 9
+    assert dataset.manifest.rule == "none" and len(dataset.manifest.classes) == 0
+    assert (dataset.read_labels(np.arange(9)) == -1).all()
+    assert (dataset.index["labelled"] == 0).all() and (dataset.index["class"] == -1).all()
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_several_readers_read_the_same(field, mask):
+    if mask:
+        field.ok("r.mask", "raster=classes", "maskcats=3")
+    run(field, "raster=classes", "size=3", "split=none", name="a", output="a")
+    run(field, "raster=classes", "size=3", "split=none", "nprocs=4", name="b", output="b")
+    first, second = (PatchDataset.open(directory(field, name)) for name in "ab")
+    np.testing.assert_array_equal(first.images(), second.images())
+    np.testing.assert_array_equal(first.index, second.index)
+
+
 BAD_INPUT = [
     (("group=nothing", "raster=classes"), "Imagery group <nothing> must exist"),
     (("group=empty", "raster=classes"), "must hold at least one raster"),
-    (("group=g",), "neither input= nor raster="),
+    (("group=g", "label=inside"), "neither input= nor raster="),
+    (("group=g", "split=random"), "neither input= nor raster="),
     (("group=g", "input=areas"), "need column="),
     (("group=g", "input=areas", "column=absent"), "<absent> does not. It has: cat, kind"),
     (("group=g", "input=areas", "column=blank"), "are null"),
-    (("group=g", "input=areas", "column=share"), "floating point"),
+    (("group=g", "input=areas", "column=share", "split=class", "size=4"), "split=class needs classes"),
+    (("group=g", "input=areas", "column=share", "per_class=3", "size=4"), "per_class= needs classes"),
+    (("group=g", "input=areas", "column=share", "label=presence", "size=4"), "label=presence needs classes"),
+    (("group=g", "raster=half", "background=0", "size=4"), "background= needs classes"),
+    (("group=g", "raster=half", "label=inside", "size=4"), "label=inside of a raster needs classes"),
+    (("group=g", "input=areas", "label=density", "size=4"), "label=density needs points"),
+    (("group=g", "input=areas", "column=kind", "label=density"), "no use for a column"),
+    (("group=g,g", "raster=classes"), "named once; <g>"),
+    (("group=g,other", "raster=classes"), "must have the same bands; <g> has 2"),
+    (("group=g", "raster=classes", "ignore=east,north"), "got 2 for 1 groups"),
+    (("group=g", "raster=classes", "size=4", "split=acquisition"), "at least two acquisitions"),
+    (("group=g", "raster=classes", "size=4", "split=acquisition", "buffer=10"), "Leave buffer= out"),
+    (("group=g", "raster=classes", "series=g"), "the maps of <g> have no time stamp"),
+    (("group=g", "raster=classes", "series=g", "dates=2020-13-01"), "holds days as YYYY-MM-DD"),
+    (("group=g", "raster=classes", "series=g", "dates=2020-01-01,2020-02-01"), "got 2 dates= for 1 groups"),
+    (("group=g", "raster=classes", "auxiliary=g", "auxiliary_size=3,4"), "got 3,4"),
+    (("group=g", "raster=classes", "auxiliary=nothing"), "Imagery group <nothing> must exist"),
+    (("group=g", "raster=half", "agreement=classes", "size=4"), "agreement= compares classes"),
+    (("group=g", "raster=classes", "agreement=absent", "size=4"), "Raster map <absent> must exist"),
+    (("group=g", "raster=classes", "validation=a", "split=block"), "or groups; got split=block"),
     (("group=g", "input=absent", "column=kind"), "Vector map <absent> must exist"),
     (("group=g", "input=areas", "column=kind", "where=absent = 1"), "where= must be a condition of SQL"),
     (("group=g", "input=areas", "column=kind", "where=cat = 99"), "selects none"),
     (("group=g", "input=areas", "column=kind", "layer=7"), "layer 7 of <areas> has none"),
     (("group=g", "input=areas", "column=kind", "split=column"), "belong together"),
     (("group=g", "raster=absent"), "Raster map <absent> must exist"),
-    (("group=g", "raster=half"), "integers (CELL)"),
     (("group=g", "raster=void"), "is null in all of it"),
     (("group=g", "input=far", "column=code", "size=4"), "no place in the region has them"),
     (("group=g", "raster=classes", "size=25"), "larger than the region (24 rows, 30 columns)"),
@@ -347,6 +598,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(field):
     field.ok("v.in.ascii", "-n", "input=-", "output=far", "format=standard", stdin=far)
     field.ok("v.db.addtable", "map=far", "columns=code integer")
     field.ok("v.db.update", "map=far", "column=code", "value=1")
+    field.ok("i.group", "group=other", "input=half")
     before = field.maps("raster"), field.maps("vector")
     for arguments, words in BAD_INPUT:
         message = field.error(TOOL, *arguments, "output=fp", f"patches={directory(field)}")
@@ -468,3 +720,43 @@ def test_real_scenes_give_all_three_parts(name, labels, wishes, grass_crs):
     dataset = PatchDataset.open(directory(grass))
     assert len(dataset) == answer["patches"]
     assert dataset.images().shape[1] == len(bands)
+
+
+def test_stems_of_a_real_forest_become_a_density_with_the_image_beside_it(grass_crs):
+    folder = scene("injune_stems")
+    grass = grass_crs("EPSG:32755")
+    grass.ok("r.in.gdal", "-o", f"input={folder / 'injune_p142_casi.tif'}", "output=casi")
+    grass.ok("v.in.ogr", "-o", f"input={folder / 'stems.gpkg'}", "output=stems", "columns=TR_ID")
+    grass.ok("i.group", "group=g", "input=casi.1,casi.7")
+    grass.ok("g.region", "raster=casi.1")
+    grass.ok("g.region", "res=10", "-a")
+    wishes = ("input=stems", "label=density", "size=4", "stride=2", "buffer=0", "auxiliary=g", "max_null=30")
+    answer = run(grass, *wishes)
+    dataset = PatchDataset.open(directory(grass))
+    assert dataset.images("auxiliary1").shape[1:] == (2, 40, 40)
+    assert answer["sources"][1]["valid_percent"] > 80
+    full = float(dataset.manifest.quantity.units.split()[0])
+    labels, valid = np.asarray(dataset.labels), np.asarray(dataset.valid())
+    assert full > 3 and np.nanmax(labels) == 1 and np.isnan(labels[~valid]).all()
+    stems = labels[valid] * full
+    np.testing.assert_allclose(stems, np.rint(stems), atol=1e-4)
+
+
+def test_real_dates_are_acquisitions_or_a_series(grass_crs):
+    folder = scene("slovenia_series")
+    grass = grass_crs("EPSG:32633")
+    for date in (2, 3, 4):
+        grass.ok("r.in.gdal", "-o", f"input={folder / f's2_l1c_scene{date}_13b.tif'}", "band=3,4,8", f"output=s{date}")
+        for band in (3, 4, 8):
+            grass.ok("r.semantic.label", f"map=s{date}.{band}", f"semantic_label=S2_{band}", "operation=add")
+        grass.ok("i.group", f"group=s{date}", f"input=s{date}.3,s{date}.4,s{date}.8")
+    grass.ok("r.in.gdal", "-o", f"input={folder / 'lulc.tif'}", "output=lulc")
+    grass.ok("g.region", "raster=s2.3")
+    where = ("raster=lulc", "size=10", "buffer=0", "output=fp", f"patches={directory(grass)}", "--o")
+    answer = grass.json(TOOL, "group=s2,s3,s4", *where)
+    assert min(answer["parts"].values()) > 0 and answer["patches"] == 300
+    assert answer["overlaps_between_parts"] == answer["same_ground_between_parts"] == 0
+    grass.json(TOOL, "group=s2", "series=s2,s3,s4", "dates=2015-07-11,2015-08-20,2015-09-09", *where)
+    dataset = PatchDataset.open(directory(grass))
+    assert dataset.images("series").shape == (100, 3, 3, 10, 10)
+    np.testing.assert_array_equal(dataset.images("series")[:, 0], dataset.images())

@@ -40,8 +40,9 @@ def expected_files(root: Path = ROOT) -> list[str]:
         for module in (root / "lib" / "rlearndeep").rglob("*.py")
     )
     manuals = [f"docs/html/{name}.html" for name in (SUITE, *TOOLS)]
+    pictures = [f"docs/html/{picture.name}" for tool in TOOLS for picture in (root / tool).glob("*.png")]
     man = [f"docs/man/man1/{name}.1" for name in (SUITE, *TOOLS)]
-    return sorted([*library, *manuals, *man, *(f"scripts/{tool}" for tool in TOOLS)])
+    return sorted([*library, *manuals, *pictures, *man, *(f"scripts/{tool}" for tool in TOOLS)])
 
 
 def main(action: str) -> None:

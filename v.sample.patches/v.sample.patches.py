@@ -23,7 +23,9 @@
 
 # %option G_OPT_I_GROUP
 # % key: group
-# % description: Imagery group whose bands are sampled
+# % multiple: yes
+# % label: Imagery group whose bands are sampled
+# % description: Several groups with the same bands are acquisitions (dates): every place is sampled in each
 # %end
 
 # %option G_OPT_V_OUTPUT
@@ -55,7 +57,8 @@
 
 # %option G_OPT_DB_COLUMN
 # % key: column
-# % description: Column of the class: integers, or text that is numbered in sorted order
+# % label: Column of the label
+# % description: Integers are classes, text is numbered in sorted order, floating point values are for regression
 # % guisection: Labels
 # %end
 
@@ -68,7 +71,25 @@
 # % key: raster
 # % required: no
 # % label: Raster map of labels instead of a vector map
-# % description: Categories, labels and colours are kept
+# % description: Categories, labels and colours are kept; floating point values are for regression
+# % guisection: Labels
+# %end
+
+# %option G_OPT_F_INPUT
+# % key: levels
+# % required: no
+# % label: Table of levels (CSV): a column per level, the finest first, a line per class
+# % description: The coarser classes stay in the dataset
+# % guisection: Labels
+# %end
+
+# %option
+# % key: level
+# % type: string
+# % required: no
+# % key_desc: name
+# % label: Level that is the label
+# % description: A column of levels; default: that of the labels themselves
 # % guisection: Labels
 # %end
 
@@ -77,9 +98,28 @@
 # % type: string
 # % required: no
 # % answer: cells
-# % options: cells,inside,majority,center,object
+# % options: cells,inside,majority,center,object,presence,density
 # % label: What is labelled, and how
-# % descriptions: cells;a label per cell;inside;one label, the patch lies strictly inside one area;majority;one label, the commonest class;center;one label, the class of the centre cell;object;one patch per area, its bounding box, padded
+# % descriptions: cells;a label per cell;inside;one label, the patch lies strictly inside one area;majority;one label, the commonest class or the mean value;center;one label, that of the centre cell;object;one patch per area, its bounding box, padded;presence;several labels, the classes that occur;density;points per cell, cut and scaled to 0..1
+# % guisection: Labels
+# %end
+
+# %option
+# % key: percentile
+# % type: double
+# % required: no
+# % answer: 97
+# % options: 0-100
+# % label: Percentile of points per cell that becomes 1 with label=density
+# % description: Over the cells that hold points; 100 is the largest number
+# % guisection: Labels
+# %end
+
+# %option G_OPT_V_INPUT
+# % key: agreement
+# % required: no
+# % label: Vector or raster map of the same labels by another mapper
+# % description: Cells in which the two maps disagree are not labelled
 # % guisection: Labels
 # %end
 
@@ -95,7 +135,8 @@
 # %option G_OPT_R_INPUT
 # % key: ignore
 # % required: no
-# % label: Raster map of cells whose labels are not used, for example clouds
+# % multiple: yes
+# % label: Raster map of cells whose labels are not used, for example clouds; or one per group
 # % description: All cells that are not null, or those with ignore_values
 # % guisection: Labels
 # %end
@@ -118,6 +159,46 @@
 # % label: Size of a patch in cells of the region: rows, or rows,columns; 1 means single cells
 # % description: Default: 64; for label=object: the largest area
 # % guisection: Patches
+# %end
+
+# %option G_OPT_I_GROUP
+# % key: auxiliary
+# % required: no
+# % multiple: yes
+# % label: Imagery groups of other sensors or resolutions, sampled at the same places
+# % description: In their own cells, which need not fit those of the region
+# % guisection: Sources
+# %end
+
+# %option G_OPT_I_GROUP
+# % key: series
+# % required: no
+# % multiple: yes
+# % label: Time series: imagery groups with the same bands in the order of their dates
+# % description: Sampled at the same places in their own cells
+# % guisection: Sources
+# %end
+
+# %option
+# % key: dates
+# % type: string
+# % required: no
+# % multiple: yes
+# % key_desc: YYYY-MM-DD
+# % label: Dates of the groups of the series
+# % description: Default: the time stamps of their maps
+# % guisection: Sources
+# %end
+
+# %option
+# % key: auxiliary_size
+# % type: integer
+# % required: no
+# % multiple: yes
+# % key_desc: cells
+# % label: Rows and columns of patches of further sources in their own cells: one number, or one for each
+# % description: In the order of auxiliary, then series; default: the ground of a patch; more gives context
+# % guisection: Sources
 # %end
 
 # %option
@@ -146,7 +227,7 @@
 # % key: number
 # % type: integer
 # % required: no
-# % description: Number of patches at most, chosen at random
+# % description: Number of places at most, chosen at random; with several groups each is sampled in all
 # % guisection: Patches
 # %end
 
@@ -154,7 +235,7 @@
 # % key: per_class
 # % type: integer
 # % required: no
-# % description: Number of patches at most of each class, chosen at random
+# % description: Number of places at most of each class, chosen at random
 # % guisection: Patches
 # %end
 
@@ -174,7 +255,7 @@
 # % required: no
 # % options: 0-100
 # % label: Percent of labelled cells needed in a patch
-# % description: One cell in any case; default: 50 for label=majority, otherwise 0
+# % description: One cell in any case; default: 50 for label=majority, 100 for presence, otherwise 0
 # % guisection: Patches
 # %end
 
@@ -193,9 +274,9 @@
 # % type: string
 # % required: no
 # % answer: block
-# % options: block,random,class,column,none
+# % options: block,random,class,column,acquisition,none
 # % label: How patches are divided among training, validation and test
-# % descriptions: block;whole blocks of ground, with a buffer;random;by chance, scores flatter;class;by chance within each class, scores flatter;column;by a column of the input vector map;none;all for training
+# % descriptions: block;whole blocks of ground, with a buffer;random;by chance, scores flatter;class;by chance within each class, scores flatter;column;by a column of the input vector map;acquisition;whole acquisitions, the same ground in several parts;none;all for training
 # % guisection: Split
 # %end
 
@@ -240,7 +321,7 @@
 # % type: string
 # % required: no
 # % multiple: yes
-# % description: Values of split_column that form the validation part
+# % description: Values of split_column, or groups, that form the validation part
 # % guisection: Split
 # %end
 
@@ -249,7 +330,7 @@
 # % type: string
 # % required: no
 # % multiple: yes
-# % description: Values of split_column that form the test part
+# % description: Values of split_column, or groups, that form the test part
 # % guisection: Split
 # %end
 
@@ -259,6 +340,10 @@
 # % required: no
 # % answer: 1
 # % description: Seed of all random choices
+# %end
+
+# %option G_OPT_M_NPROCS
+# % description: Number of threads that read bands side by side
 # %end
 
 # %option G_OPT_MEMORYMB
@@ -286,12 +371,17 @@
 # % exclusive: number,per_class
 # % requires: column,input
 # % requires: where,input
+# % requires: level,levels
+# % requires: agreement,input,raster
+# % requires: dates,series
+# % requires: auxiliary_size,auxiliary,series
 # % requires: ignore_values,ignore
 # %end
 
 import os
 import sys
 import time
+from typing import Any, NamedTuple
 
 import grass.script as gs
 
@@ -345,104 +435,244 @@ def read_settings(options: dict):
         min_labelled=number("min_labelled"),
         drop_duplicates=options["duplicates"] == "drop",
         background=number("background", int),
+        percentile=float(options["percentile"]),
         split=split,
         seed=int(options["seed"]),
         memory=int(options["memory"]),
     )
 
 
-def open_labels(options: dict, settings, region):
-    """What label codes mean, where they are read from (a raster or points), and the cells for placement=points."""
-    from rlearndeep.gis.labels import LabelRaster, raster_classes
-    from rlearndeep.gis.vectors import open_vector, rasterize_areas, read_points, selected
-    from rlearndeep.sampling.labels import PointPlane, feature_table, number_classes, raster_table
+def several(text: str) -> list[str]:
+    """The values of an option that takes several."""
+    return [value.strip() for value in text.split(",")] if text else []
 
-    if options["raster"]:
-        classes, source = raster_classes(options["raster"], region)
-        return raster_table(classes, source.first, source.last), source, None
-    vector = open_vector(
-        options["input"], options["layer"], options["column"], options["where"], options["split_column"]
-    )
+
+class Labels(NamedTuple):
+    """A label source.
+
+    Attributes:
+        table: what its codes mean.
+        source: where they are read: a raster, or a plane of points.
+        cells: rows and columns of the points for placement=points.
+        numbered: the classes are texts, whose categories say nothing by themselves.
+        raster: name of the raster that the user gave, if any.
+    """
+
+    table: Any
+    source: Any
+    cells: tuple | None = None
+    numbered: bool = False
+    raster: str = ""
+
+
+def open_labels(options: dict, settings, region, vector: str, raster: str) -> Labels:
+    """Labels of a vector, of a raster, or none."""
+    from rlearndeep.gis.labels import holds_values, raster_classes, raster_values
+    from rlearndeep.sampling.labels import PointPlane, empty_table, raster_table, value_raster_table
+    from rlearndeep.sampling.levels import raise_classes
+    from rlearndeep.scene.levels import LevelTable
+
+    if not vector and not raster:
+        return Labels(empty_table(), PointPlane.empty())
+    levels = LevelTable.read(options["levels"]) if options["levels"] else None
+    if vector:
+        return open_vector_labels(options, settings, region, vector, levels)
+    if holds_values(raster):
+        quantity, source = raster_values(raster)
+        settings.check_values(quantity.name, has_areas=False)
+        return Labels(value_raster_table(quantity), source, raster=raster)
+    classes, source = raster_classes(raster, region)
+    if levels is None:
+        return Labels(raster_table(classes, source.first, source.last), source, raster=raster)
+    raised = raise_classes(levels, classes, options["level"])
+    table = raster_table(raised.classes, source.first, source.last, raised.category)
+    return Labels(table, source, numbered=raised.numbered, raster=raster)
+
+
+def open_vector_labels(options: dict, settings, region, name: str, levels) -> Labels:
+    """Labels of a vector."""
+    from rlearndeep.gis.labels import LabelRaster
+    from rlearndeep.gis.vectors import open_features, open_places, rasterize_areas, read_points, selected
+    from rlearndeep.sampling.labels import PointPlane, density_table
+
+    if settings.rule == "density":
+        vector = open_places(name, options["layer"], options["where"], options["split_column"])
+    else:
+        vector = open_features(name, options["layer"], options["column"], options["where"], options["split_column"])
     settings.check_kind(vector.kind)
     if vector.unlabelled:
         gs.warning(
             _("{} features of <{}> have no label; their cells are unlabelled.").format(vector.unlabelled, vector.name)
         )
-    cells = None
     if vector.kind == "area":
         areas = rasterize_areas(vector)
-        features, source = areas.features, LabelRaster(areas.name, areas.first, areas.last)
-    else:
-        east, north, feature = read_points(vector)
-        source = PointPlane.of(region, east, north, feature)
-        features = source.features
-        wanted = selected(vector, feature)
-        cells = region.cell_at(east[wanted], north[wanted])
+        table, numbered = table_of_features(options, settings, vector, areas.features, levels)
+        return Labels(table, LabelRaster(areas.name, areas.first, areas.last), numbered=numbered)
+    east, north, feature = read_points(vector)
+    wanted = selected(vector, feature)
+    cells = region.cell_at(east[wanted], north[wanted])
+    source = PointPlane.of(region, east, north, feature)
+    if settings.rule == "density":
+        source = source.restricted_to(vector.values)
+        table, most = density_table(source.counts, settings.percentile)
+        gs.message(_("A density of 1 stands for {:g} points per cell or more.").format(most))
+        return Labels(table, source, cells)
+    table, numbered = table_of_features(options, settings, vector, source.features, levels)
+    return Labels(table, source, cells, numbered)
+
+
+def table_of_features(options: dict, settings, vector, codes, levels):
+    """What the codes of a label vector mean, and whether its classes are texts that were numbered."""
+    from rlearndeep.sampling.labels import feature_table, number_classes, value_table
+    from rlearndeep.sampling.levels import raise_classes
+    from rlearndeep.scene.tasks import Quantity
+
+    features = list(vector.values)
+    if vector.is_floating:
+        settings.check_values(options["column"], has_areas=True)
+        return value_table(codes, features, vector.numbers(), Quantity(options["column"]), vector.groups), False
     classes, category = number_classes(vector.values, vector.colors)
-    return feature_table(features, list(vector.values), classes, category, vector.groups), source, cells
+    numbered = any(entry.label for entry in classes)
+    if levels is not None:
+        raised = raise_classes(levels, classes, options["level"])
+        classes, numbered = raised.classes, numbered or raised.numbered
+        category = {feature: raised.category[number] for feature, number in category.items()}
+    return feature_table(codes, features, classes, category, vector.groups), numbered
 
 
-def open_scene(options: dict, settings):
-    """Imagery and labels in the current region, what the labels mean, and the cells for placement=points."""
-    from rlearndeep.gis.groups import grid_remarks, open_group
-    from rlearndeep.gis.labels import GroupScene, IgnoredCells
-    from rlearndeep.gis.rasters import raster_info
-    from rlearndeep.gis.session import current_region
-    from rlearndeep.sampling.labels import IGNORED, NOTHING
+def open_agreement(options: dict, settings, region, labels: Labels) -> Labels | None:
+    """The label map that must agree, a vector or a raster."""
+    from rlearndeep.errors import DeepLearningError
 
-    settings.check_labels(options["input"], options["raster"], options["column"], options["split_column"])
-    region = current_region()
-    group = open_group(options["group"])
-    for remark in grid_remarks(group, region):
+    name = options["agreement"]
+    if not name:
+        return None
+    if labels.table.quantity is not None:
+        raise DeepLearningError(
+            _("agreement= compares classes; the labels are values of {}. Leave agreement= out.").format(
+                labels.table.quantity.name
+            )
+        )
+    is_vector = bool(options["input"] and gs.find_file(name, element="vector")["file"])
+    plain = {**options, "where": "", "split_column": "", "layer": options["layer"] if is_vector else "1"}
+    other = open_labels(plain, settings, region, name if is_vector else "", "" if is_vector else name)
+    if other.table.quantity is not None:
+        raise DeepLearningError(_("agreement= compares classes; <{}> holds values. Choose another map.").format(name))
+    return other
+
+
+def open_ignored(options: dict, acquisitions: int) -> list:
+    """Cells whose labels are not used, per acquisition."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.labels import IgnoredCells
+
+    names = several(options["ignore"])
+    if names and len(names) not in (1, acquisitions):
+        raise DeepLearningError(
+            _("ignore= names one raster map for all groups, or one for each; got {} for {} groups.").format(
+                len(names), acquisitions
+            )
+            + " "
+            + _("Name one, or one for each.")
+        )
+    values = tuple(int(value) for value in several(options["ignore_values"]))
+    cells = [IgnoredCells(name, values) for name in names]
+    return cells * acquisitions if len(cells) == 1 else cells or [None] * acquisitions
+
+
+def open_further(options: dict) -> list:
+    """Auxiliary groups and the series, with the size of their patches where it was given."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.sources import open_auxiliary, open_series
+
+    readers = int(options["nprocs"]) or os.cpu_count() or 1
+    further = open_auxiliary(several(options["auxiliary"]), readers)
+    if options["series"]:
+        further.append(open_series(several(options["series"]), several(options["dates"]), readers))
+    sizes = [int(size) for size in several(options["auxiliary_size"])]
+    if sizes and (len(sizes) not in (1, len(further)) or min(sizes) < 1):
+        raise DeepLearningError(
+            _("auxiliary_size= is one number of cells, or one for each of the {} further sources; got {}.").format(
+                len(further), options["auxiliary_size"]
+            )
+            + " "
+            + _("Give one, or one for each.")
+        )
+    for remark in (remark for source in further for remark in source.remarks()):
         gs.warning(remark)
-    for name in filter(None, (options["raster"], options["ignore"])):
+    if not sizes:
+        return further
+    return [
+        source.of_size(size, size) for source, size in zip(further, sizes * (len(further) // len(sizes)), strict=True)
+    ]
+
+
+def with_sizes(options: dict, further: list, plan, region) -> list:
+    """Further sources with the size of their patches, which by default cover the ground of the reference's."""
+    from rlearndeep.sampling.sources import patch_size
+
+    if options["auxiliary_size"]:
+        return further
+    return [source.of_size(*patch_size(plan.size, region, source.region)) for source in further]
+
+
+def open_files(options: dict, settings, region, groups, labels: Labels, other: Labels | None):
+    """The rasters of imagery and labels."""
+    from rlearndeep.gis.groups import grid_remarks
+    from rlearndeep.gis.labels import SceneFiles
+    from rlearndeep.gis.rasters import raster_info
+
+    for remark in (remark for group in groups for remark in grid_remarks(group, region)):
+        gs.warning(remark)
+    ignored = open_ignored(options, len(groups))
+    for name in filter(None, [labels.raster, other.raster if other else "", *several(options["ignore"])]):
         if not raster_info(name).region.is_aligned_with(region):
             gs.warning(
                 _("Raster map <{}> has another grid than the region; it is read by nearest neighbour.").format(name)
             )
-    table, source, cells = open_labels(options, settings, region)
-    if table.conflicts:
+    if labels.table.conflicts:
         gs.warning(
             _("In {} places features of different classes lie upon each other; such cells are unlabelled.").format(
-                table.conflicts
+                labels.table.conflicts
             )
         )
-    ignored = None
-    if options["ignore"]:
-        values = tuple(int(value) for value in options["ignore_values"].split(",")) if options["ignore_values"] else ()
-        ignored = IgnoredCells(options["ignore"], values, IGNORED)
-    return GroupScene(group, region, source, NOTHING, ignored), table, cells if settings.placement == "points" else None
+    sources = [labels.source, *([other.source] if other else [])]
+    return SceneFiles(groups, region, sources, ignored, int(options["nprocs"]) or os.cpu_count() or 1)
 
 
-def write(plan, scene, settings, options: dict, started: float) -> dict:
+def write(plan, files, scenes, settings, options: dict, extra: dict, started: float) -> dict:
     """Write directory and footprints, which appear together or not at all; the report."""
     from rlearndeep.gis.footprints import publish, write_footprints
     from rlearndeep.gis.projections import extent_degrees, projection
     from rlearndeep.gis.session import command_line
     from rlearndeep.patches import PatchWriter
     from rlearndeep.sampling.plan import complete, describe, write_plan
-    from rlearndeep.sampling.report import check_apart, summarize
+    from rlearndeep.sampling.report import add_contents, check_apart, summarize
 
-    with PatchWriter(options["patches"], describe(plan, scene, settings), len(plan.patches), gs.overwrite()) as writer:
-        plan, statistics = write_plan(plan, scene, settings, writer, lambda done, total: gs.percent(done, total, 5))
-        summary = summarize(plan, scene)
+    region, further = scenes[0].region, extra.pop("further")
+    manifest = describe(plan, scenes, settings, further)
+    with PatchWriter(options["patches"], manifest, len(plan.patches), gs.overwrite()) as writer:
+        plan, sources = write_plan(
+            plan, scenes, settings, writer, lambda done, total: gs.percent(done, total, 5), further, files.close
+        )
+        summary = {**summarize(plan, scenes, further), **extra}
+        add_contents(summary, writer, plan.part)
         check_apart(settings, summary)
         tell(plan, settings, summary)
-        footprints, kind = write_footprints(
-            writer.index, plan.classes, scene.region, plan.patches.height, plan.patches.width
-        )
+        footprints, kind = write_footprints(writer, plan.acquisitions, plan.patches.height, plan.patches.width)
         if kind == "lines":
             gs.warning(_("Footprints that overlap off a common grid cannot be areas; they are closed lines."))
         summary["seconds"] = round(time.perf_counter() - started, 2)
-        manifest = complete(
-            describe(plan, scene, settings),
-            statistics,
-            {**summary, **plan.settings_json(settings)},
+        report = {**summary, **plan.settings_json(settings)}
+        whole = complete(
+            describe(plan, scenes, settings, further),
+            sources,
+            report,
             projection(),
-            extent_degrees(scene.region),
+            extent_degrees(region),
             command_line(),
         )
-        writer.finish(manifest)
+        writer.finish(whole)
         publish(footprints, options["output"], writer.publish)
     return summary
 
@@ -460,28 +690,53 @@ def tell(plan, settings, summary: dict) -> None:
 
 
 def job(options: dict, flags: dict) -> dict:
-    """Plan, write, report."""
+    """Open everything, then plan, write and report."""
+    from rlearndeep.backends.machine import keep_memory
+    from rlearndeep.gis.groups import open_groups
+    from rlearndeep.gis.session import current_region
     from rlearndeep.patches import check_new_directory
+    from rlearndeep.sampling.agreement import AgreedPlane
+    from rlearndeep.sampling.report import plain_text
 
     started = time.perf_counter()
+    keep_memory()
     settings = read_settings(options)
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
-    scene, table, cells = open_scene(options, settings)
-
-    from rlearndeep.sampling.plan import make_plan
-    from rlearndeep.sampling.report import check_apart, plain_text, summarize
-
-    plan = make_plan(scene, table, settings, cells)
-    if flags["n"]:
-        summary = summarize(plan, scene)
-        check_apart(settings, summary)
-        tell(plan, settings, summary)
-        summary["seconds"] = round(time.perf_counter() - started, 2)
-    else:
-        summary = write(plan, scene, settings, options, started)
+    settings.check_labels(options["input"], options["raster"], options["column"], options["split_column"])
+    region = current_region()
+    groups = open_groups(several(options["group"]))
+    further = open_further(options)
+    labels = open_labels(options, settings, region, options["input"], options["raster"])
+    other = open_agreement(options, settings, region, labels)
+    extra: dict = {"further": further}
+    with open_files(options, settings, region, groups, labels, other) as files:
+        plane = files.planes[0]
+        if other:
+            by_label = labels.numbered or other.numbered
+            plane = AgreedPlane.of(plane, labels.table, files.planes[1], other.table, by_label)
+            extra["agreement"] = plane.share(region)
+        summary = sample(files, plane, labels, settings, options, flags, extra, started)
     if options["format"] == "plain":
         print(plain_text(summary))
+    return summary
+
+
+def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, extra: dict, started: float) -> dict:
+    """Plan, and write unless only the plan is wanted; the report."""
+    from rlearndeep.sampling.plan import make_plan
+    from rlearndeep.sampling.report import check_apart, summarize
+
+    scenes = files.scenes(plane)
+    cells = labels.cells if settings.placement == "points" else None
+    plan = make_plan(scenes, labels.table, settings, cells, several(options["group"]))
+    extra["further"] = with_sizes(options, extra["further"], plan, files.region)
+    if not flags["n"]:
+        return write(plan, files, scenes, settings, options, extra, started)
+    summary = {**summarize(plan, scenes, extra.pop("further")), **extra}
+    check_apart(settings, summary)
+    tell(plan, settings, summary)
+    summary["seconds"] = round(time.perf_counter() - started, 2)
     return summary
 
 

@@ -6,6 +6,7 @@ A directory of memory-mappable arrays and one manifest::
     index.npy             a row per patch, dtype INDEX_DTYPE
     <source>.npy          (patches, bands, rows, cols) in the rasters' own type
     <source>_valid.npy    (patches, rows, cols) bool, False where a band is null
+                          of a time series (patches, dates, bands, rows, cols) and (patches, dates, rows, cols)
     labels.npy            label per cell (patches, rows, cols) or per patch (patches,)
 
 A label is, as the manifest's task says: ``class`` - a class index, stored unsigned; ``presence`` - per patch and
@@ -16,7 +17,10 @@ type, and NaN, mean unlabelled.
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +46,8 @@ UNITS = ("cell", "patch")
 # Patches are moved in so many steps, so that few are in memory at once.
 _PIECES = 64
 
+_ZEROS_AT_ONCE = 1 << 20
+
 INDEX_DTYPE = np.dtype(
     [
         ("id", "<i8"),  # number of the place, counted from 1: the category of the footprint
@@ -64,12 +70,15 @@ class Source:
     """One source of the patches.
 
     Attributes:
-        name: ``reference``, or the name of an auxiliary source.
+        name: ``reference``; of the others ``auxiliary1``, ``auxiliary2``, ..., and ``series``.
         bands: in the order of the array's second axis.
         shape: rows and columns of a patch in cells of this source.
         resolution: height and width of a cell in map units.
         dtype: NumPy name of the stored type.
         statistics: per band, over the valid cells of the training part.
+        dates: of a time series, ISO 8601; empty for all other sources.
+        region: the grid of a source that is not the reference's; its windows are those of
+            ``Region.window_starts`` around the centres of the patches.
     """
 
     name: str
@@ -78,6 +87,23 @@ class Source:
     resolution: tuple[float, float]
     dtype: str
     statistics: tuple[BandStatistics, ...] = ()
+    dates: tuple[str, ...] = ()
+    region: Region | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The axis of dates: its length, or nothing for a source without dates."""
+        return (len(self.dates),) if self.dates else ()
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one patch: (dates,) bands, rows, cols."""
+        return (*self.layers, len(self.bands), *self.shape)
+
+    @property
+    def valid_shape(self) -> tuple[int, ...]:
+        """Shape of one patch's validity: (dates,) rows, cols."""
+        return (*self.layers, *self.shape)
 
     def to_json(self) -> dict:
         """Plain values for the manifest."""
@@ -88,6 +114,8 @@ class Source:
             "resolution": list(self.resolution),
             "dtype": self.dtype,
             "statistics": [band.to_json() for band in self.statistics],
+            "dates": list(self.dates),
+            "region": self.region.to_json() if self.region else None,
         }
 
     @classmethod
@@ -100,6 +128,8 @@ class Source:
             tuple(values["resolution"]),
             str(values["dtype"]),
             tuple(BandStatistics.from_json(band) for band in values["statistics"]),
+            tuple(str(date) for date in values.get("dates", ())),
+            Region.from_json(values["region"]) if values.get("region") else None,
         )
 
 
@@ -256,11 +286,11 @@ class PatchDataset:
         return _load(self.path / "labels.npy")
 
     def images(self, source: str = "reference") -> NDArray:
-        """Raw values of a source, (patches, bands, rows, cols)."""
+        """Raw values of a source, (patches, bands, rows, cols), of a series (patches, dates, bands, rows, cols)."""
         return _load(self.path / f"{source}.npy")
 
     def valid(self, source: str = "reference") -> NDArray[np.bool_]:
-        """False where a band of the source is null, (patches, rows, cols)."""
+        """False where a band of the source is null, (patches, rows, cols), of a series (patches, dates, rows, cols)."""
         return _load(self.path / f"{source}_valid.npy")
 
     def positions(self, part: str) -> NDArray[np.int64]:
@@ -279,10 +309,10 @@ class PatchDataset:
         if self.index.dtype != INDEX_DTYPE:
             raise ValueError("index.npy has other columns")
         for source in self.manifest.sources:
-            expected = (count, len(source.bands), *source.shape)
+            expected = (count, *source.image_shape)
             if self.images(source.name).shape != expected:
                 raise ValueError(f"{source.name}.npy has shape {self.images(source.name).shape}, expected {expected}")
-            if self.valid(source.name).shape != (count, *source.shape):
+            if self.valid(source.name).shape != (count, *source.valid_shape):
                 raise ValueError(f"{source.name}_valid.npy does not fit {source.name}.npy")
         if self.labels.shape != (count, *self.manifest.label_shape):
             raise ValueError(f"labels.npy has shape {self.labels.shape}")
@@ -318,9 +348,10 @@ class PatchWriter:
     def __init__(self, path: str | os.PathLike, manifest: Manifest, count: int, overwrite: bool = False) -> None:
         self.path = check_new_directory(path, overwrite)
         self.manifest = manifest
-        self._hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._hidden = hidden_name(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self.path)
             self._hidden.mkdir()
             self._check_space(count)
             self.index = self._create("index", (count,), INDEX_DTYPE)
@@ -328,9 +359,8 @@ class PatchWriter:
             self.images = {}
             self.valid = {}
             for source in manifest.sources:
-                shape = (count, len(source.bands), *source.shape)
-                self.images[source.name] = self._create(source.name, shape, source.dtype)
-                self.valid[source.name] = self._create(f"{source.name}_valid", (count, *source.shape), bool)
+                self.images[source.name] = self._create(source.name, (count, *source.image_shape), source.dtype)
+                self.valid[source.name] = self._create(f"{source.name}_valid", (count, *source.valid_shape), bool)
         except OSError as error:
             self._remove()
             raise DeepLearningError(
@@ -358,6 +388,12 @@ class PatchWriter:
             if isinstance(array, np.memmap):
                 array.flush()
         write_text(self._hidden / MANIFEST, json.dumps(manifest.to_json(), indent=1, ensure_ascii=False))
+
+    def release(self) -> None:
+        """Give back the memory of what was written; it stays in the file, and can be read again."""
+        for array in (self.index, self.labels, *self.images.values(), *self.valid.values()):
+            if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
     def publish(self) -> None:
         """The quick half of :meth:`commit`: the directory takes its name."""
@@ -399,9 +435,7 @@ class PatchWriter:
             np.save(file, np.empty(shape, dtype=dtype))
             return np.empty(shape, dtype=dtype)
         array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        # A disk that fills up under a memory map kills the process; space taken now cannot run out later.
-        with open(file, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, array.offset + array.nbytes)
+        _take_space(file, array.offset, array.nbytes)
         return array
 
     def _check_space(self, count: int) -> None:
@@ -410,7 +444,7 @@ class PatchWriter:
         needed = count * (INDEX_DTYPE.itemsize + manifest.label_dtype.itemsize * cells)
         for source in manifest.sources:
             per_cell = len(source.bands) * np.dtype(source.dtype).itemsize + 1
-            needed += count * source.shape[0] * source.shape[1] * per_cell
+            needed += count * int(np.prod(source.valid_shape)) * per_cell
         free = shutil.disk_usage(self._hidden).free
         if needed > free:
             raise DeepLearningError(
@@ -423,9 +457,39 @@ class PatchWriter:
         shutil.rmtree(self._hidden, ignore_errors=True)
 
 
+def hidden_name(path: Path, kind: str = "part") -> Path:
+    """Hidden sibling under which this process writes a directory, or keeps the one it replaces (kind ``old``)."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{kind}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes of this machine that live no more left half-written beside ``path``.
+
+    What such a process was about to replace is removed only where a directory stands under the name.
+    """
+    pattern = re.compile(re.escape(f".{path.name}.{platform.node()}.") + r"(\d+)\.(part|old)")
+    for sibling in path.parent.iterdir():
+        found = pattern.fullmatch(sibling.name)
+        if found and not _lives(int(found[1])) and (found[2] == "part" or path.exists()):
+            shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    """True for another process that runs; what has our own number was left by one that had it before us."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def replace_directory(new: Path, path: Path) -> None:
     """Give directory ``new`` the name ``path``; what stood there goes only after the new one stands."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = hidden_name(path, "old")
     if path.exists():
         path.rename(old)
     try:
@@ -471,6 +535,18 @@ def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:
                 "Sample them with the same class table."
             )
     return first.manifest.classes
+
+
+def _take_space(file: Path, offset: int, size: int) -> None:
+    """Claim the disk space of an array: a disk that fills up under a memory map would kill the process."""
+    with open(file, "r+b") as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, offset + size)
+            return
+        # macOS has no such call; zeros do the same, at the price of a second writing.
+        stream.seek(offset)
+        for start in range(0, size, _ZEROS_AT_ONCE):
+            stream.write(bytes(min(_ZEROS_AT_ONCE, size - start)))
 
 
 def _rewrite_header(file: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> None:

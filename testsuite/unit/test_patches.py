@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import INDEX_DTYPE, Manifest, PatchDataset, PatchWriter, Source, batches, common_classes
+from rlearndeep.patches import (
+    INDEX_DTYPE,
+    Manifest,
+    PatchDataset,
+    PatchWriter,
+    Source,
+    batches,
+    common_classes,
+    remove_abandoned,
+)
 from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Region
@@ -64,6 +75,19 @@ def test_nothing_stands_under_the_name_before_the_commit(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_released_memory_keeps_what_was_written(tmp_path):
+    with PatchWriter(tmp_path / "p", manifest(), 3000) as writer:
+        writer.images["reference"][:] = np.arange(3000)[:, None, None, None]
+        writer.release()
+        writer.labels[:] = 1
+        writer.release()
+        assert writer.images["reference"][2999, 1, 1, 2] == 2999
+        writer.commit(manifest())
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert dataset.images()[:, 0, 0, 0].tolist() == list(range(3000))
+    assert (dataset.labels == 1).all()
+
+
 def test_an_exception_leaves_the_old_directory_as_it_was(tmp_path):
     write(tmp_path / "p", first=100)
     with pytest.raises(RuntimeError), PatchWriter(tmp_path / "p", manifest(), 3, overwrite=True):
@@ -108,6 +132,61 @@ os.kill(os.getpid(), 9)
         PatchDataset.open(tmp_path / "p")
     write(tmp_path / "p")
     assert len(PatchDataset.open(tmp_path / "p")) == 5
+    assert os.listdir(tmp_path) == ["p"]
+
+
+def test_what_killed_writers_left_is_removed_by_the_next_one(tmp_path):
+    write(tmp_path / "p")
+    node, dead = platform.node(), 2**22 + 1
+    left = [f".p.{node}.{dead}.part", f".p.{node}.{dead}.old", f".p.{node}.{os.getpid()}.part"]
+    stay = [f".p.{node}.1.part", f".p.elsewhere.{dead}.part", f".q.{node}.{dead}.part", f".p.{node}.{dead}.parts"]
+    for name in (*left, *stay):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "p", overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == sorted([*stay, "p"])
+
+
+def test_what_was_replaced_when_the_power_went_is_kept_until_a_new_one_stands(tmp_path):
+    old = tmp_path / f".p.{platform.node()}.{2**22 + 1}.old"
+    old.mkdir()
+    remove_abandoned(tmp_path / "p")
+    assert old.exists()
+    write(tmp_path / "p")
+    remove_abandoned(tmp_path / "p")
+    assert not old.exists()
+
+
+def test_space_is_taken_where_the_system_has_no_call_for_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    write(tmp_path / "p", 700)
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert dataset.images()[-1, 0, 0, 0] == 699
+    file = tmp_path / "p" / "reference.npy"
+    assert file.stat().st_blocks * 512 >= 700 * 12 * 2
+
+
+def test_a_series_has_an_axis_of_dates(tmp_path):
+    region = Region(100.0, 0.0, 50.0, 0.0, 10, 10)
+    series = Source(
+        "series", (Band("ndvi"),), (3, 3), (20.0, 20.0), "float32", dates=("2020-01-01", "2020-06-01"), region=region
+    )
+    whole = replace(manifest(), sources=(*manifest().sources, series))
+    with PatchWriter(tmp_path / "p", whole, 4) as writer:
+        assert writer.images["series"].shape == (4, 2, 1, 3, 3)
+        assert writer.valid["series"].shape == (4, 2, 3, 3)
+        writer.images["series"][:] = np.arange(4)[:, None, None, None, None]
+        writer.index["id"] = np.arange(4)
+        writer.remove(np.array([1]))
+        writer.commit(whole)
+    dataset = PatchDataset.open(tmp_path / "p")
+    assert dataset.manifest == whole
+    assert dataset.images("series")[:, 1, 0, 2, 2].tolist() == dataset.index["id"].tolist()
+
+
+def test_a_manifest_of_before_there_were_series_is_read(tmp_path):
+    write(tmp_path / "p")
+    edit(tmp_path / "p", lambda values: [values["sources"][0].pop(key) for key in ("dates", "region")])
+    assert PatchDataset.open(tmp_path / "p").manifest == manifest()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import grass.script as gs
@@ -15,31 +15,59 @@ from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.session import mapset, remove_at_end, temporary_name
-from rlearndeep.patches import PARTS
-from rlearndeep.scene.classes import ClassTable
+from rlearndeep.patches import PARTS, PatchWriter
 from rlearndeep.scene.geometry import Region
 
 # Overlapping footprints are cut into at most so many areas each; beyond that they become lines.
 _PIECES_PER_PATCH = 64
 
-_COLUMNS = (
-    "cat integer",
-    "part varchar(10)",
-    "class integer",
-    "label varchar(250)",
-    "block integer",
-    "acquisition integer",
-    "labelled integer",
-)
+# A text that does not fit is cut.
+_LONGEST_TEXT = 250
+
+
+def attributes(writer: PatchWriter, acquisitions: Sequence[str]) -> dict[str, list]:
+    """Columns of the table of footprints with a value per patch; None is null.
+
+    Which columns there are depends on what a label says: a class and its label (of a label per cell the
+    commonest), all classes present, or a value (of a label per cell the mean of the labelled ones).
+
+    Args:
+        writer: holds the patches.
+        acquisitions: names, in the order of the index's numbers.
+    """
+    index, manifest = writer.index, writer.manifest
+    labels = manifest.classes.labels
+    columns: dict[str, list] = {"part": [PARTS[number] for number in index["part"]]}
+    if manifest.task == "value":
+        columns["value"] = _means(np.asarray(writer.labels))
+    elif len(manifest.classes):
+        columns["class"] = manifest.classes.categories[index["class"]].tolist()
+        columns["label"] = [labels[number] for number in index["class"]]
+    if manifest.task == "presence":
+        present = np.asarray(writer.labels) == 1
+        columns["label"] = [", ".join(labels[number] for number in np.flatnonzero(row)) for row in present]
+    columns["block"] = index["block"].tolist()
+    columns["acquisition"] = [acquisitions[number] for number in index["acquisition"]]
+    columns["labelled"] = index["labelled"].tolist()
+    return columns
+
+
+def _means(labels: NDArray[np.float32]) -> list[float | None]:
+    cells = labels.reshape(len(labels), -1)
+    known = ~np.isnan(cells)
+    counts = known.sum(axis=1)
+    sums = np.where(known, cells, 0).sum(axis=1, dtype=np.float64)
+    return [total / count if count else None for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 def write_footprints(
-    index: NDArray, classes: ClassTable, region: Region, height: NDArray, width: NDArray
+    writer: PatchWriter, acquisitions: Sequence[str], height: NDArray, width: NDArray
 ) -> tuple[str, str]:
     """Make a temporary vector of footprints, which :func:`publish` gives its name.
 
     Args:
-        index: of the patch directory.
+        writer: holds the patches.
+        acquisitions: names, in the order of the index's numbers.
         height, width: rows and columns of imagery of each patch.
 
     Returns:
@@ -47,16 +75,16 @@ def write_footprints(
     """
     name = temporary_name("footprints")
     remove_at_end("vector", name)
-    kind, geometry = _geometry(index, region, height, width)
+    kind, geometry = _geometry(writer.index, writer.manifest.region, height, width)
     file, sql = gs.tempfile(), gs.tempfile()
     try:
         with open(file, "w", encoding="utf-8") as stream:
             stream.writelines(geometry)
         with open(sql, "w", encoding="utf-8") as stream:
-            stream.writelines(_statements(name, index, classes))
+            stream.writelines(_statements(name, writer.index["id"].tolist(), attributes(writer, acquisitions)))
         _quietly("v.in.ascii", flags="n", input=file, output=name, format="standard")
         _quietly("db.execute", input=sql)
-        _quietly("v.db.connect", flags="o", map=name, table=name, key="cat", layer=1)
+        _quietly("v.db.connect", map=name, table=name, key="cat", layer=1)
     except CalledModuleError as error:
         raise DeepLearningError(
             f"The vector of footprints could not be written; {error.module} failed. Check the disk space and the "
@@ -100,17 +128,25 @@ def _quietly(module: str, **options) -> None:
     gs.run_command(module, quiet=True, overwrite=True, env={**os.environ, "GRASS_VERBOSE": "-1"}, **options)
 
 
-def _statements(table: str, index: NDArray, classes: ClassTable) -> Iterator[str]:
-    labels = ["'" + label.replace("'", "''").replace("\n", " ")[:250] + "'" for label in classes.labels]
-    categories = classes.categories.tolist()
-    yield f"BEGIN TRANSACTION;\nCREATE TABLE {table} ({', '.join(_COLUMNS)});\n"
-    for row in zip(*(index[field].tolist() for field in ("id", "part", "class", "block", "labelled")), strict=True):
-        number, part, position, block, labelled = row
-        yield (
-            f"INSERT INTO {table} VALUES ({number},'{PARTS[part]}',{categories[position]},{labels[position]},"
-            f"{block},0,{labelled});\n"
-        )
+def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list]) -> Iterator[str]:
+    types = ", ".join(f"{name} {_sql_type(values)}" for name, values in columns.items())
+    yield f"BEGIN TRANSACTION;\nCREATE TABLE {table} (cat integer, {types});\n"
+    for number, *row in zip(numbers, *columns.values(), strict=True):
+        yield f"INSERT INTO {table} VALUES ({number},{','.join(map(_sql, row))});\n"
     yield "COMMIT;\n"
+
+
+def _sql_type(values: list) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    return "integer" if kinds == {int} else f"varchar({_LONGEST_TEXT})" if kinds == {str} else "double precision"
+
+
+def _sql(value: float | str | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''").replace("\n", " ")[:_LONGEST_TEXT] + "'"
+    return repr(value)
 
 
 def _geometry(index: NDArray, region: Region, height: NDArray, width: NDArray) -> tuple[str, Iterator[str]]:

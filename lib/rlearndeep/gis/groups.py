@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import grass.script as gs
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.rasters import RasterInfo, raster_info
 from rlearndeep.gis.session import libraries
-from rlearndeep.scene.bands import Band
+from rlearndeep.scene.bands import Band, match_bands
 from rlearndeep.scene.geometry import Region
 
 
@@ -55,6 +56,38 @@ def open_group(name: str) -> Group:
     return Group(name, rasters, bands)
 
 
+def open_groups(names: Sequence[str]) -> list[Group]:
+    """Groups with the same bands, each in the order of the first: matched by semantic label, else by name.
+
+    Raises:
+        DeepLearningError: as :func:`open_group`; a name given twice; groups whose bands differ.
+    """
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise DeepLearningError(f"Every group is named once; <{twice}> stands there twice. Leave one out.")
+    groups = [open_group(name) for name in names]
+    return [groups[0], *(_in_order_of(groups[0], other) for other in groups[1:])]
+
+
+def _in_order_of(first: Group, other: Group) -> Group:
+    if len(first.bands) == len(other.bands):
+        try:
+            order = match_bands(first.bands, other.bands)
+        except DeepLearningError:
+            order = []
+        if order:
+            return replace(
+                other,
+                rasters=tuple(other.rasters[position] for position in order),
+                bands=tuple(other.bands[position] for position in order),
+            )
+    mine, theirs = (f"{len(group.bands)} [{', '.join(map(str, group.bands))}]" for group in (first, other))
+    raise DeepLearningError(
+        f"Groups of several dates must have the same bands; <{first.name}> has {mine}, <{other.name}> has {theirs}. "
+        "Set semantic labels with r.semantic.label, so that bands are known whatever their maps are called."
+    )
+
+
 def semantic_label(raster: str) -> str | None:
     """Semantic label of a raster, or None."""
     _, libraster, _ = libraries()
@@ -66,13 +99,20 @@ def semantic_label(raster: str) -> str | None:
 
 
 def grid_remarks(group: Group, region: Region) -> list[str]:
-    """One sentence per way in which a group's grid differs from the region's; empty when it does not."""
-    remarks = []
+    """One sentence per grid of a group's rasters that differs from the region's; empty when none does."""
+    grids: dict[tuple[float, float], list[str]] = {}
     for raster in group.rasters:
-        if raster.region.is_aligned_with(region):
-            continue
-        remarks.append(
-            f"Raster map <{raster.name}> has cells of {raster.region.nsres:g} x {raster.region.ewres:g} map units or "
-            f"another alignment; it is read by nearest neighbour into cells of {region.nsres:g} x {region.ewres:g}."
-        )
-    return remarks
+        if not raster.region.is_aligned_with(region):
+            grids.setdefault((raster.region.nsres, raster.region.ewres), []).append(f"<{raster.name}>")
+    return [
+        f"{_counted(names)} cells of {height:g} x {width:g} map units or another alignment; read by nearest "
+        f"neighbour into cells of {region.nsres:g} x {region.ewres:g}."
+        for (height, width), names in grids.items()
+    ]
+
+
+def _counted(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"Raster map {names[0]} has"
+    more = f", {names[1]} and {len(names) - 2} more" if len(names) > 2 else f" and {names[1]}"
+    return f"Raster maps {names[0]}{more} have"

@@ -1,107 +1,28 @@
-"""Label rasters, and a scene of imagery and labels as sampling reads it."""
+"""Label rasters, and scenes of imagery and labels as sampling reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import grass.script as gs
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.groups import Group
-from rlearndeep.gis.rasters import CELL_NULL, RasterStack, raster_info
+from rlearndeep.gis.rasters import CELL_NULL, RasterStack, raster_info, raster_units
+from rlearndeep.gis.references import class_table
 from rlearndeep.scene.bands import Band
-from rlearndeep.scene.classes import ClassTable, Color, MapClass
+from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.codes import FIRST_CODE, NOTHING, Plane, ValuePlane
 from rlearndeep.scene.geometry import Region, Window
+from rlearndeep.scene.tasks import Quantity
 
 # A raster with more values than this holds numbers of objects, not classes.
 _MOST_CLASSES = 10_000
 _WIDEST_RANGE = 10_000_000
 
 _ROWS_AT_ONCE = 256
-
-
-def raster_classes(name: str, region: Region) -> tuple[ClassTable, LabelRaster]:
-    """Classes of the values that a label raster has in the region, with their labels and colours.
-
-    Raises:
-        DeepLearningError: a floating point raster, one with too many values, or none but nulls.
-    """
-    info = raster_info(name)
-    if info.type != "CELL":
-        raise DeepLearningError(
-            f"A label raster holds classes in integers (CELL); <{info.name}> is of type {info.type}. "
-            "Make classes of it with r.recode or r.mapcalc."
-        )
-    first, last = int(info.minimum), int(info.maximum)
-    if last - first >= _WIDEST_RANGE:
-        raise DeepLearningError(
-            f"A label raster holds classes; the values of <{info.name}> range from {first} to {last}. "
-            "Give its classes smaller numbers with r.reclass."
-        )
-    present = np.zeros(last - first + 1, dtype=bool)
-    with RasterStack([info.name], region, dtype="int32") as stack:
-        for row in range(0, region.rows, _ROWS_AT_ONCE):
-            cells = stack.read(Window(row, min(row + _ROWS_AT_ONCE, region.rows), 0, region.cols))[0]
-            cells = _checked(cells[cells != CELL_NULL], info.name, first, last)
-            present |= np.bincount(cells - first, minlength=len(present)) > 0
-    values = (np.flatnonzero(present) + first).tolist()
-    if not values:
-        raise DeepLearningError(
-            f"The region needs labelled cells; <{info.name}> is null in all of it. "
-            f"Set the region with g.region raster={name}."
-        )
-    if len(values) > _MOST_CLASSES:
-        raise DeepLearningError(
-            f"A label raster holds at most {_MOST_CLASSES} classes; <{info.name}> has {len(values)} values in the "
-            "region. Is it a raster of classes?"
-        )
-    labels, colors = _category_labels(info.name), _category_colors(info.name, values)
-    classes = ClassTable(tuple(MapClass(value, labels.get(value, ""), colors.get(value)) for value in values))
-    return classes, LabelRaster(info.name, values[0], values[-1])
-
-
-def _checked(values: NDArray, name: str, first: int, last: int) -> NDArray:
-    if values.size and (values.min() < first or values.max() > last):
-        raise DeepLearningError(
-            f"Values of a raster must lie in the range that GRASS keeps for it; <{name}> holds others than "
-            f"{first} to {last}. Bring its range up to date with r.support -s map={name}."
-        )
-    return values
-
-
-def _category_labels(name: str) -> dict[int, str]:
-    listing = gs.read_command("r.category", map=name, separator="tab", quiet=True)
-    pairs = (line.split("\t", 1) for line in listing.splitlines() if "\t" in line)
-    return {int(value): label.strip() for value, label in pairs if value.strip().lstrip("-").isdigit()}
-
-
-def _category_colors(name: str, values: Sequence[int]) -> dict[int, Color]:
-    """Colours of values; none when the raster has no colour table of its own."""
-    plain, where = name.split("@")
-    has_table = gs.find_file(plain, element="colr", mapset=where)["file"]
-    if not has_table and not gs.find_file(plain, element=f"colr2/{where}")["file"]:
-        return {}
-    wanted = "".join(f"{value}\n" for value in values)
-    process = gs.feed_command("r.what.color", flags="i", input=name, stdout=gs.PIPE, quiet=True)
-    listing = gs.decode(process.communicate(gs.encode(wanted))[0])
-    colors: dict[int, Color] = {}
-    for line in listing.splitlines():
-        value, _, color = line.partition(":")
-        parts = color.strip().split(":")
-        if len(parts) == 3 and all(part.isdigit() for part in parts):
-            colors[int(value)] = (int(parts[0]), int(parts[1]), int(parts[2]))
-    return colors
-
-
-class Plane(Protocol):
-    """A plane of label codes."""
-
-    def read(self, window: Window) -> NDArray[np.int32]:
-        """Codes of a window, (rows, cols)."""
 
 
 @dataclass(frozen=True)
@@ -114,82 +35,212 @@ class LabelRaster:
 
 
 @dataclass(frozen=True)
+class ValueRaster:
+    """An FCELL or DCELL raster whose values are the labels."""
+
+    name: str
+
+
+def raster_classes(name: str, region: Region) -> tuple[ClassTable, LabelRaster]:
+    """Classes of the values that an integer raster has in the region, with their labels and colours.
+
+    Raises:
+        DeepLearningError: a raster with too many values, or with none but nulls.
+    """
+    info = raster_info(name)
+    first, last = int(info.minimum), int(info.maximum)
+    if last - first >= _WIDEST_RANGE:
+        raise DeepLearningError(
+            f"A label raster holds classes; the values of <{info.name}> range from {first} to {last}. "
+            "Give its classes smaller numbers with r.reclass, or make it floating point for regression."
+        )
+    present = np.zeros(last - first + 1, dtype=bool)
+    with RasterStack([info.name], region, dtype="int32") as stack:
+        for row in range(0, region.rows, _ROWS_AT_ONCE):
+            cells = stack.read(Window(row, min(row + _ROWS_AT_ONCE, region.rows), 0, region.cols))[0]
+            cells = _checked(cells[cells != CELL_NULL], info.name, first, last)
+            present |= np.bincount(cells - first, minlength=len(present)) > 0
+    values = np.flatnonzero(present) + first
+    if not len(values):
+        raise DeepLearningError(
+            f"The region needs labelled cells; <{info.name}> is null in all of it. "
+            f"Set the region with g.region raster={name}."
+        )
+    if len(values) > _MOST_CLASSES:
+        raise DeepLearningError(
+            f"A label raster holds at most {_MOST_CLASSES} classes; <{info.name}> has {len(values)} values in the "
+            "region. Is it a raster of classes?"
+        )
+    return class_table(info.name, values), LabelRaster(info.name, int(values[0]), int(values[-1]))
+
+
+def _checked(values: NDArray, name: str, first: int, last: int) -> NDArray:
+    if values.size and (values.min() < first or values.max() > last):
+        raise DeepLearningError(
+            f"Values of a raster must lie in the range that GRASS keeps for it; <{name}> holds others than "
+            f"{first} to {last}. Bring its range up to date with r.support -s map={name}."
+        )
+    return values
+
+
+def holds_values(name: str) -> bool:
+    """True for a floating point raster.
+
+    Raises:
+        DeepLearningError: there is no such raster.
+    """
+    return raster_info(name).type != "CELL"
+
+
+def raster_values(name: str) -> tuple[Quantity, ValueRaster]:
+    """What the values of a floating point raster are, and the raster."""
+    full = raster_info(name).name
+    return Quantity(full.split("@")[0], raster_units(full)), ValueRaster(full)
+
+
+@dataclass(frozen=True)
 class IgnoredCells:
     """A raster of cells whose label is not to be used.
 
     Attributes:
         name: of the raster.
         values: the values that say so; all cells that are not null where empty.
-        code: the code such cells get.
     """
 
     name: str
     values: tuple[int, ...]
-    code: int
 
 
-class GroupScene:
-    """A group's imagery and a label plane in one region, as sampling reads them.
+@dataclass(frozen=True)
+class _CodePlane:
+    """Codes of an integer raster: value ``first`` has the first code."""
 
-    Only one thread may read at a time.
+    stack: RasterStack
+    first: int
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Codes of a window, (rows, cols)."""
+        values = self.stack.read(window)[0]
+        null = values == CELL_NULL
+        values += FIRST_CODE - self.first
+        values[null] = NOTHING
+        return values
+
+
+@dataclass(frozen=True)
+class _NumberPlane:
+    """Values of a floating point raster; every cell that has one has the first code."""
+
+    stack: RasterStack
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Codes of a window, (rows, cols)."""
+        return np.where(np.isnan(self.read_values(window)), NOTHING, FIRST_CODE).astype(np.int32)
+
+    def read_values(self, window: Window) -> NDArray[np.float32]:
+        """Values of a window, (rows, cols)."""
+        return self.stack.read(window)[0]
+
+
+class SceneFiles:
+    """The rasters of all acquisitions, of label sources and of ignored cells, open together in one region.
 
     Args:
-        group: reference source.
+        groups: one per acquisition, with the same bands in the same order.
         region: the grid.
-        labels: a raster, or a plane of codes.
-        nothing: code of cells without label; a raster's value ``first`` has the code ``nothing + 2``, because
-            ignored cells have a code of their own.
-        ignored: cells whose label is not to be used, or None.
+        labels: rasters, or planes that need no raster.
+        ignored: per acquisition, cells whose label is not to be used, or None.
+        readers: threads that read bands side by side.
     """
 
     def __init__(
         self,
-        group: Group,
+        groups: Sequence[Group],
         region: Region,
-        labels: LabelRaster | Plane,
-        nothing: int,
-        ignored: IgnoredCells | None = None,
+        labels: Sequence[LabelRaster | ValueRaster | Plane],
+        ignored: Sequence[IgnoredCells | None],
+        readers: int = 1,
     ) -> None:
-        self.region = region
-        self.bands: tuple[Band, ...] = group.bands
-        self.dtype = np.result_type(*(raster.dtype for raster in group.rasters))
-        self._labels, self._ignored, self._nothing = labels, ignored, nothing
-        others = [source.name for source in (labels, ignored) if isinstance(source, LabelRaster | IgnoredCells)]
-        beside = [*group.names, *others]
+        self.region, self.groups = region, tuple(groups)
+        self.dtype = np.result_type(*(raster.dtype for group in groups for raster in group.rasters))
+        rasters = [
+            source.name
+            for source in (*labels, *ignored)
+            if isinstance(source, LabelRaster | ValueRaster | IgnoredCells)
+        ]
+        self._beside = [*(name for group in groups for name in group.names), *rasters]
+        self._stacks: list[RasterStack] = []
         read_as = "int32" if self.dtype.kind in "iu" else self.dtype.name
-        self._stack = RasterStack(group.names, region, dtype=read_as, beside=beside)
-        self._others = {name: RasterStack([name], region, dtype="int32", beside=beside) for name in others}
+        self._bands = [self._open(group.names, read_as, readers) for group in groups]
+        self.planes = tuple(self._plane(source) for source in labels)
+        self._ignored = [None if cells is None else (self._open([cells.name], "int32"), cells) for cells in ignored]
+
+    def __enter__(self) -> SceneFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the rasters, so that others may be opened in another region."""
+        while self._stacks:
+            self._stacks.pop().close()
+
+    def scenes(self, plane: Plane) -> tuple[GroupScene, ...]:
+        """One scene per acquisition, with the labels of a plane."""
+        return tuple(
+            GroupScene(self.region, group.bands, self.dtype, bands, plane, ignored)
+            for group, bands, ignored in zip(self.groups, self._bands, self._ignored, strict=True)
+        )
+
+    def _open(self, names: list[str], dtype: str, readers: int = 1) -> RasterStack:
+        self._stacks.append(RasterStack(names, self.region, dtype=dtype, beside=self._beside, readers=readers))
+        return self._stacks[-1]
+
+    def _plane(self, source: LabelRaster | ValueRaster | Plane) -> Plane:
+        if isinstance(source, LabelRaster):
+            return _CodePlane(self._open([source.name], "int32"), source.first)
+        if isinstance(source, ValueRaster):
+            return _NumberPlane(self._open([source.name], "float32"))
+        return source
+
+
+@dataclass(frozen=True)
+class GroupScene:
+    """The imagery of one acquisition and a label plane; only one thread may read at a time."""
+
+    region: Region
+    bands: tuple[Band, ...]
+    dtype: np.dtype
+    stack: RasterStack
+    plane: Plane
+    ignored: tuple[RasterStack, IgnoredCells] | None
 
     @property
     def null(self) -> float | int:
         """The value of :meth:`read` that means null."""
-        return self._stack.null
+        return self.stack.null
 
     def read(self, window: Window) -> NDArray:
         """Values of the bands, (bands, rows, cols)."""
-        return self._stack.read(window)
+        return self.stack.read(window)
 
     def read_nulls(self, window: Window) -> NDArray[np.bool_]:
         """True where any band is null, (rows, cols)."""
-        return self._stack.read_nulls(window)
+        return self.stack.read_nulls(window)
 
     def read_codes(self, window: Window) -> NDArray[np.int32]:
         """Codes of the label plane, (rows, cols)."""
-        if isinstance(self._labels, LabelRaster):
-            codes = self._raster_codes(self._labels, window)
-        else:
-            codes = self._labels.read(window)
-        if self._ignored is not None:
-            codes[self._is_ignored(self._ignored, window)] = self._ignored.code
-        return codes
+        return self.plane.read(window)
 
-    def _raster_codes(self, raster: LabelRaster, window: Window) -> NDArray[np.int32]:
-        values = self._others[raster.name].read(window)[0]
-        null = values == CELL_NULL
-        values += self._nothing + 2 - raster.first
-        values[null] = self._nothing
-        return values
+    def read_values(self, window: Window) -> NDArray[np.float32]:
+        """Values of a plane that has them, (rows, cols)."""
+        plane: ValuePlane = self.plane  # type: ignore[assignment]
+        return plane.read_values(window)
 
-    def _is_ignored(self, cells: IgnoredCells, window: Window) -> NDArray[np.bool_]:
-        stack = self._others[cells.name]
+    def read_ignored(self, window: Window) -> NDArray[np.bool_] | None:
+        """True for cells whose label is not to be used, (rows, cols); None where all are used."""
+        if self.ignored is None:
+            return None
+        stack, cells = self.ignored
         return np.isin(stack.read(window)[0], cells.values) if cells.values else ~stack.read_nulls(window)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,6 +85,13 @@ def raster_info(name: str) -> RasterInfo:
     return RasterInfo(full, {0: "CELL", 1: "FCELL", 2: "DCELL"}[kind], region_of(head), limits[0], limits[1])
 
 
+def raster_units(name: str) -> str:
+    """Units of a raster's values, ``name@mapset``; empty where it has none."""
+    _, libraster, _ = libraries()
+    units = libraster.Rast_read_units(*name.split("@"))
+    return _text(units).strip() if units else ""
+
+
 class RasterStack:
     """Rasters with the same grid, read in strips of rows.
 
@@ -99,6 +107,7 @@ class RasterStack:
         window: cells that will be read; default the region. It may reach beyond the region.
         dtype: type of the arrays returned: int32, float32 (exact for integers below 2**24) or float64.
         beside: the rasters of other stacks that will be open at the same time.
+        readers: threads that read bands side by side; one where a mask is set, which GRASS reads from a single file.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class RasterStack:
         window: Window | None = None,
         dtype: str = "float32",
         beside: Sequence[str] = (),
+        readers: int = 1,
     ):
         _, libraster, direct = libraries()
         self.names = [find_raster(name) for name in names]
@@ -119,6 +129,8 @@ class RasterStack:
         self._readable = _readable(region, window or region.window, extents)
         self._set_window()
         self._files = [libraster.Rast_open_old(*name.split("@")) for name in self.names]
+        readers = 1 if libraster.Rast_maskfd() >= 0 else min(readers, len(self._files))
+        self._readers = ThreadPoolExecutor(readers) if readers > 1 else None
 
     def __enter__(self) -> RasterStack:
         return self
@@ -129,6 +141,8 @@ class RasterStack:
     def close(self) -> None:
         """Close the rasters."""
         _, libraster, _ = libraries()
+        if self._readers is not None:
+            self._readers.shutdown()
         while self._files:
             libraster.Rast_close(self._files.pop())
 
@@ -164,9 +178,10 @@ class RasterStack:
         whole_rows = part.col_start == self._readable.col_start and part.cols == self._readable.cols
         inside = part.relative_to(window)
         source = part.relative_to(self._readable)
-        row_buffer = np.empty(self._readable.cols, dtype=result.dtype)
         direct = whole_rows and result.shape[2] == part.cols
-        for band, file in enumerate(self._files):
+
+        def read_band(band: int) -> None:
+            file, row_buffer = self._files[band], np.empty(self._readable.cols, dtype=result.dtype)
             for row in range(part.rows):
                 target = result[band, inside.row_start + row]
                 if direct:
@@ -174,6 +189,8 @@ class RasterStack:
                 else:
                     get_row(file, row_buffer.ctypes.data, source.row_start + row)
                     target[inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
+
+        list((self._readers.map if self._readers else map)(read_band, range(len(self._files))))
         return result
 
 
@@ -289,13 +306,6 @@ def write_class_table(name: str, classes: ClassTable) -> None:
     gs.write_command("r.category", map=name, separator=":", rules="-", stdin=labels, quiet=True)
     colors = "".join(f"{entry.category} {red}:{green}:{blue}\n" for entry, _, (red, green, blue) in entries)
     gs.write_command("r.colors", map=name, rules="-", stdin=colors, quiet=True)
-
-
-def color_scores(name: str) -> None:
-    """Give a map of scores the colours of viridis from 0 to 1 (van der Walt and Smith 2015)."""
-    stops = {0: (68, 1, 84), 0.25: (59, 82, 139), 0.5: (33, 145, 140), 0.75: (94, 201, 98), 1: (253, 231, 37)}
-    rules = "".join(f"{value} {red}:{green}:{blue}\n" for value, (red, green, blue) in stops.items())
-    gs.write_command("r.colors", map=name, rules="-", stdin=rules, quiet=True)
 
 
 def describe_raster(

@@ -25,6 +25,9 @@ _TRAINING = "part='training'"
 # Cells per layer and strip: few enough to stay in the processor's cache until they are counted.
 _STRIP_CELLS = 1 << 18
 
+# Maps are decoded side by side; more threads than maps to compare would wait for the counting.
+_READERS = 2
+
 
 def categories_of(name: str, region: Region, exact: bool = False) -> NDArray[np.int64]:
     """Categories of an integer raster, ascending.
@@ -134,7 +137,10 @@ def read_strips(
     # Two strips of values are alive, and the coded cells of one.
     rows = int(np.clip(min(_STRIP_CELLS / region.cols, memory * 2**20 / (4 * row_bytes)), 1, region.rows))
     windows = [Window(start, min(start + rows, region.rows), 0, region.cols) for start in range(0, region.rows, rows)]
-    with RasterStack(names, region, dtype=dtype) as stack, ThreadPoolExecutor(1) as reader:
+    with (
+        RasterStack(names, region, dtype=dtype, readers=_READERS) as stack,
+        ThreadPoolExecutor(1) as reader,
+    ):
         coming = reader.submit(stack.read, windows[0])
         for number, window in enumerate(windows):
             values = coming.result()

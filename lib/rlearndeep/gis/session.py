@@ -9,10 +9,14 @@ import atexit
 import ctypes
 import functools
 import glob
+import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,15 +31,22 @@ INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
 _RESTARTED = "RLEARNDEEP_RESTARTED"
 
 _cleanups: list[Callable[[], None]] = []
+_name_numbers = itertools.count(1)
 
 
-def run(job: Callable[[dict, dict], dict | None], options: dict, flags: dict) -> None:
+def run(
+    job: Callable[[dict, dict], dict | None],
+    options: dict,
+    flags: dict,
+    interrupted: str = "nothing was left half-written.",
+) -> None:
     """Run a tool's job after the parser; end as GRASS users expect.
 
     A job returns the object that ``format=json`` prints, or None when it printed its own text.
-    Errors a user can mend become one ``ERROR:`` line; Ctrl-C ends with status 130 and cleaned up.
+    Errors a user can mend become one ``ERROR:`` line; Ctrl-C and a polite kill end with status 130 and cleaned up.
     """
     atexit.register(cleanup)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = job(options, flags)
     except MissingPackage as error:
@@ -56,10 +67,14 @@ def run(job: Callable[[dict, dict], dict | None], options: dict, flags: dict) ->
         gs.fatal(str(error))
     except KeyboardInterrupt:
         cleanup()
-        sys.stderr.write("\nInterrupted; nothing was left half-written.\n")
+        sys.stderr.write(f"\nInterrupted; {interrupted}\n")
         sys.exit(130)
     if result is not None and options.get("format") == "json":
         print(json.dumps(result, indent=1, ensure_ascii=False))
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def at_end(action: Callable[[], None]) -> None:
@@ -83,8 +98,8 @@ def remove_at_end(kind: str, name: str) -> None:
 
 
 def temporary_name(stem: str) -> str:
-    """A map name that no other process of any node uses."""
-    return gs.append_node_pid(f"tmp_rlearndeep_{stem}")
+    """A map name that no other process of any node uses, and that is given once."""
+    return gs.append_node_pid(f"tmp_rlearndeep_{stem}{next(_name_numbers)}")
 
 
 def _restart_with_other_interpreter() -> None:
@@ -183,6 +198,39 @@ def region_of(head: Any) -> Region:
     from rlearndeep.scene.geometry import Region
 
     return Region(head.north, head.south, head.east, head.west, head.rows, head.cols)
+
+
+def session_of() -> dict[str, str]:
+    """What another process needs to work in the current mapset: see :func:`join_session`."""
+    env = gs.gisenv()
+    return {key: env[key] for key in ("GISDBASE", "LOCATION_NAME", "MAPSET")}
+
+
+def join_session(session: dict[str, str]) -> None:
+    """Let this process, started in any GRASS session, read what another one reads.
+
+    Raises:
+        DeepLearningError: there is no session, or the project is not found from here.
+    """
+    if "GISBASE" not in os.environ:
+        raise DeepLearningError(
+            "Workers must run inside a GRASS session; GISBASE is not set. Start them with "
+            "'grass PROJECT/MAPSET --exec dask worker ADDRESS'."
+        )
+    place = os.path.join(session["GISDBASE"], session["LOCATION_NAME"], session["MAPSET"])
+    if not os.path.isdir(place):
+        raise DeepLearningError(
+            f"Workers must see the project at the same place; '{place}' is not there on {os.uname().nodename}. "
+            "Keep the project on a shared disk."
+        )
+    file = os.path.join(tempfile.mkdtemp(prefix="rlearndeep_session_"), "gisrc")
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.writelines(f"{key}: {value}\n" for key, value in {**session, "GUI": "text"}.items())
+    atexit.register(shutil.rmtree, os.path.dirname(file), ignore_errors=True)
+    os.environ["GISRC"] = file
+    libgis, _, _ = libraries()
+    for key, value in session.items():
+        libgis.G_setenv_nogisrc(key, value)
 
 
 def mapset() -> str:

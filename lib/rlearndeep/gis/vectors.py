@@ -48,25 +48,52 @@ class LabelVector:
         """True when the label column holds floating point numbers."""
         return self.type.upper().startswith(("DOUBLE", "FLOAT", "REAL", "NUMERIC", "DECIMAL"))
 
+    def numbers(self) -> dict[int, float]:
+        """Value of each feature that has one, of a column of numbers."""
+        return {feature: float(value) for feature, value in self.values.items() if value is not None and value != ""}
+
     @property
     def unlabelled(self) -> int:
         """Number of features whose label is null."""
         return sum(value is None or value == "" for value in self.values.values())
 
 
-def open_vector(name: str, layer: str, column: str, where: str = "", split_column: str = "") -> LabelVector:
-    """Kind and attributes of a label vector.
+def open_places(name: str, layer: str, where: str = "", split_column: str = "") -> LabelVector:
+    """Features of a vector whose places alone count, each with the value 1; a table is needed for a condition only.
 
     Raises:
-        DeepLearningError: as :func:`open_features`, and for a column of floating point numbers.
+        DeepLearningError: no such map, features of no use, or a condition that is no SQL or selects nothing.
     """
-    vector = open_features(name, layer, column, where, split_column)
-    if vector.is_floating:
+    _check_exists(name)
+    kind = _kind(name)
+    if where or split_column:
+        key = _database(name, layer)["key"]
+        return open_features(name, layer, key, where, split_column)
+    listing = gs.read_command("v.category", input=name, option="print", layer=layer, type="point", quiet=True)
+    features = sorted({feature for line in listing.splitlines() for feature in _categories(line)})
+    if kind == "point" and not features:
         raise DeepLearningError(
-            f"A label column holds integers or text; <{column}> of <{name}> holds floating point numbers. Make an "
-            "integer or text column of it with v.db.addcolumn and v.db.update."
+            f"Points need categories in layer {layer}; <{name}> has none there. Add them with v.category."
         )
-    return vector
+    return LabelVector(name, layer, kind, dict.fromkeys(features, 1), dict.fromkeys(features), {})
+
+
+def _check_exists(name: str) -> None:
+    if not gs.find_file(name, element="vector")["file"]:
+        raise DeepLearningError(
+            f"Vector map <{name}> must exist; it was not found in the search path. Check the name with g.list vector."
+        )
+
+
+def _database(name: str, layer: str) -> dict:
+    """The connection of a layer with its table."""
+    layers = gs.vector_db(name)
+    if not layer.isdigit() or int(layer) not in layers:
+        raise DeepLearningError(
+            f"A label vector needs an attribute table; layer {layer} of <{name}> has none. Choose another layer= or "
+            "add one with v.db.addtable."
+        )
+    return layers[int(layer)]
 
 
 def open_features(name: str, layer: str, column: str, where: str = "", split_column: str = "") -> LabelVector:
@@ -76,16 +103,9 @@ def open_features(name: str, layer: str, column: str, where: str = "", split_col
         DeepLearningError: no such map, layer, table or column; a column that is null in all features; a
             condition that is no SQL or selects nothing.
     """
-    if not gs.find_file(name, element="vector")["file"]:
-        raise DeepLearningError(
-            f"Vector map <{name}> must exist; it was not found in the search path. Check the name with g.list vector."
-        )
+    _check_exists(name)
     kind = _kind(name)
-    if not layer.isdigit() or int(layer) not in gs.vector_db(name):
-        raise DeepLearningError(
-            f"A label vector needs an attribute table; layer {layer} of <{name}> has none. Choose another layer= or "
-            "add one with v.db.addtable."
-        )
+    _database(name, layer)
     types = {key.lower(): value["type"] for key, value in gs.vector_columns(name, layer).items()}
     for wanted in filter(None, (column, split_column)):
         if wanted.lower() not in types:

@@ -24,7 +24,7 @@ _BLOCKS = 40
 _PATCHES_PER_SIDE = 4
 _SMALLER = (3, 2, 1)
 
-# A division that loses no more than this is taken without looking for a better one.
+# A division in which every part has every class and that loses no more than this is taken at once.
 _GOOD_ENOUGH = 0.15
 _ATTEMPTS = (8, 64)
 
@@ -45,7 +45,7 @@ def divide_blocks(patches: PatchSet, split: Split, region: Region, classes: int,
     """Divide whole blocks among the parts.
 
     The first choice is a stratified random division of default blocks. When it and the buffer
-    would leave much less of a part than its share, or a class missing in a part, others are tried:
+    would leave much less of a part than its share, or a part without a class, others are tried:
     other draws, smaller blocks (unless the user gave their size), and compact ones that take validation and
     test from opposite ends of the region. The one that loses least is taken.
 
@@ -64,10 +64,10 @@ def divide_blocks(patches: PatchSet, split: Split, region: Region, classes: int,
             continue
         for part_of in _proposals(patches, owner, numbers, split.shares, classes, seed, region, side):
             part, _ = kept_apart(sample, part_of[owner[thin]], region, buffer)
-            loss = _loss(sample, part, split.shares, classes)
-            if loss < least:
-                least, best = loss, Blocks(part_of[owner], block, side)
-            if least <= _GOOD_ENOUGH and best is not None:
+            lacking, missing = _loss(sample, part, split.shares, classes)
+            if lacking + missing < least:
+                least, best = lacking + missing, Blocks(part_of[owner], block, side)
+            if lacking <= _GOOD_ENOUGH and not missing and best is not None:
                 return best
     if best is None:
         raise DeepLearningError(
@@ -150,15 +150,15 @@ def from_both_ends(amounts: NDArray[np.int64], shares: Sequence[float]) -> NDArr
     return part
 
 
-def _loss(patches: PatchSet, part: NDArray[np.int32], shares: Sequence[float], classes: int) -> float:
-    """How much of its share the worst part lacks, plus the share of classes that parts miss.
+def _loss(patches: PatchSet, part: NDArray[np.int32], shares: Sequence[float], classes: int) -> tuple[float, float]:
+    """How much of its share the worst part lacks, and the share of classes that each part misses, summed up.
 
     A class that training misses cannot be learned at all and weighs as much as two that others miss.
     """
     wanted = [number for number, share in enumerate(shares) if share > 0]
     kept = min((part == number).sum() / (shares[number] * len(part)) for number in wanted)
     missing = patches.totals(part, len(PARTS), classes)[wanted] == 0
-    return 1.0 - min(1.0, float(kept)) + float(missing.mean() + missing[0].mean())
+    return 1.0 - min(1.0, float(kept)), float(missing.mean(axis=1).sum() + missing[0].mean())
 
 
 def stratify(amounts: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int32]:

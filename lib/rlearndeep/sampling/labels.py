@@ -1,8 +1,7 @@
 """Label planes: which code a cell has, and what a code means.
 
 A label source is rasterised once into a plane of codes. A code is a small number behind which stands
-everything the source knows of a cell: its class, its one area, its group for a split. Two codes are
-the same for every source, the others count from ``FIRST_CODE``.
+everything the source knows of a cell: its class or value, its one area, its group for a split.
 """
 
 from __future__ import annotations
@@ -15,18 +14,13 @@ from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import UNLABELLED, ClassTable, Color, MapClass
+from rlearndeep.scene.codes import FIRST_CODE, NOTHING
 from rlearndeep.scene.geometry import Region, Window
-
-NOTHING = 0
-"""Code of a cell that no label covers."""
-
-IGNORED = 1
-"""Code of a cell whose label is not to be used."""
-
-FIRST_CODE = 2
-"""Code of the first label of a source."""
+from rlearndeep.scene.tasks import Quantity
 
 _BACKGROUND_COLOR = (200, 200, 200)
+
+_ONE_CLASS = ClassTable((MapClass(1, ""),))
 
 NONE = -1
 """Position of the area or group of a code that belongs to none."""
@@ -48,6 +42,10 @@ class LabelTable:
         uncovered: True where no label of the source lies; a background fills those cells.
         groups: value of the split column of each group; empty without one.
         conflicts: number of codes in which features of different classes meet.
+        quantity: what the values are when labels are numbers (regression). All labelled codes are then of one
+            class, which stands for "has a value" and does not reach the dataset.
+        values: the value of each code, not a number for none; None where a plane has values of its own.
+        is_empty: True when there are no labels at all: every cell may be sampled, none is labelled.
     """
 
     classes: ClassTable
@@ -58,6 +56,22 @@ class LabelTable:
     uncovered: NDArray[np.bool_]
     groups: tuple[str, ...] = ()
     conflicts: int = 0
+    quantity: Quantity | None = None
+    values: NDArray[np.float32] | None = None
+    is_empty: bool = False
+
+    @property
+    def named_classes(self) -> ClassTable:
+        """The classes that reach the dataset: none of values, none without labels."""
+        return ClassTable(()) if self.quantity or self.is_empty else self.classes
+
+    def area_values(self) -> NDArray[np.float32]:
+        """Value of each area or point, not a number for none."""
+        result = np.full(len(self.areas), np.nan, dtype=np.float32)
+        if self.values is not None:
+            single = self.area_of >= 0
+            result[self.area_of[single]] = self.values[single]
+        return result
 
     @property
     def has_areas(self) -> bool:
@@ -97,10 +111,37 @@ def _renumbered(class_of: NDArray[np.int32], old: ClassTable, new: ClassTable) -
     return lookup[class_of]
 
 
-def raster_table(classes: ClassTable, minimum: int, maximum: int) -> LabelTable:
-    """Table of a label raster whose code for category c is ``c - minimum + FIRST_CODE``."""
+def raster_table(
+    classes: ClassTable, minimum: int, maximum: int, class_of_category: Mapping[int, int] | None = None
+) -> LabelTable:
+    """Table of a label raster whose code for category c is ``c - minimum + FIRST_CODE``.
+
+    Args:
+        classes: of the labels.
+        minimum, maximum: smallest and largest category of the raster.
+        class_of_category: category of the class of each category of the raster; None where they are the same.
+    """
     categories = np.arange(minimum, maximum + 1)
-    class_of = np.concatenate([[UNLABELLED] * FIRST_CODE, classes.indices_of(categories)]).astype(np.int32)
+    indices = classes.indices_of(categories)
+    if class_of_category is not None:
+        indices = np.full(len(categories), UNLABELLED, dtype=np.int32)
+        known = list(class_of_category)
+        indices[np.array(known) - minimum] = classes.indices_of([class_of_category[number] for number in known])
+    return _plain_table(classes, np.concatenate([[UNLABELLED] * FIRST_CODE, indices]).astype(np.int32))
+
+
+def value_raster_table(quantity: Quantity) -> LabelTable:
+    """Table of a raster of values, whose plane has ``FIRST_CODE`` where there is one."""
+    return replace(_plain_table(_ONE_CLASS, np.array([UNLABELLED, UNLABELLED, 0], dtype=np.int32)), quantity=quantity)
+
+
+def empty_table() -> LabelTable:
+    """Table of no labels: all cells can be sampled, none is labelled."""
+    return replace(_plain_table(_ONE_CLASS, np.array([0, UNLABELLED], dtype=np.int32)), is_empty=True)
+
+
+def _plain_table(classes: ClassTable, class_of: NDArray[np.int32]) -> LabelTable:
+    """Table of a source that knows no areas."""
     nowhere = np.full(len(class_of), NONE, dtype=np.int32)
     uncovered = np.arange(len(class_of)) == NOTHING
     return LabelTable(classes, class_of, class_of, np.empty(0, dtype=np.int64), nowhere, uncovered)
@@ -185,6 +226,47 @@ def feature_table(
     )
 
 
+def value_table(
+    codes: Sequence[Sequence[int]],
+    features: Sequence[int],
+    values: Mapping[int, float],
+    quantity: Quantity,
+    groups: Mapping[int, str | None] | None = None,
+) -> LabelTable:
+    """Table of a label vector whose labels are numbers; where features meet a cell has the mean of their values.
+
+    Args:
+        codes, features, groups: as in :func:`feature_table`.
+        values: of each feature that has one.
+        quantity: what they are.
+    """
+    known = set(features) & set(values)
+    table = feature_table(codes, features, _ONE_CLASS, dict.fromkeys(known, 1), groups)
+    per_code = np.full(len(table.class_of), np.nan, dtype=np.float32)
+    for code, members in enumerate(codes, start=FIRST_CODE):
+        found = [values[feature] for feature in members if feature in known]
+        if found and table.class_of[code] != UNLABELLED:
+            per_code[code] = sum(found) / len(found)
+    return replace(table, quantity=quantity, values=per_code)
+
+
+def density_table(counts: NDArray[np.int64], percentile: float) -> tuple[LabelTable, float]:
+    """Table of the number of points per cell, cut and scaled to 0..1, and the number that became 1.
+
+    A cell with n points has the value ``min(n, m) / m``, where m is the ``percentile`` of n over the cells that hold
+    points (interpolated linearly, at least 1); a cell without points has the value 0.
+
+    Args:
+        counts: points in each code, for the codes from ``FIRST_CODE`` on.
+        percentile: 0 to 100; 100 cuts nothing.
+    """
+    full = max(1.0, float(np.percentile(counts, percentile))) if len(counts) else 1.0
+    values = np.concatenate([[0.0, np.nan], np.minimum(counts, full) / full]).astype(np.float32)
+    class_of = np.where(np.isnan(values), UNLABELLED, 0).astype(np.int32)
+    table = replace(_plain_table(_ONE_CLASS, class_of), values=values)
+    return replace(table, quantity=Quantity("density", f"{full:g} points per cell")), full
+
+
 def _single(values: Sequence[int]) -> int:
     distinct = set(values)
     if not distinct:
@@ -207,6 +289,12 @@ class PointPlane:
     features: tuple[tuple[int, ...], ...]
 
     @classmethod
+    def empty(cls) -> PointPlane:
+        """The plane without any label."""
+        nowhere = np.empty(0, dtype=np.int64)
+        return cls(nowhere, nowhere, nowhere.astype(np.int32), ())
+
+    @classmethod
     def of(cls, region: Region, east: NDArray, north: NDArray, feature: NDArray) -> PointPlane:
         """The plane of points; those outside the region are left out."""
         row, col = region.cell_at(east, north)
@@ -221,6 +309,19 @@ class PointPlane:
         )
         code = np.arange(len(cells), dtype=np.int32) + FIRST_CODE
         return cls(cells // region.cols, cells % region.cols, code, features)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of points in each code, from ``FIRST_CODE`` on."""
+        return np.array([len(members) for members in self.features], dtype=np.int64)
+
+    def restricted_to(self, features: Sequence[int]) -> PointPlane:
+        """The plane of only some of the points."""
+        wanted = set(features)
+        members = [tuple(feature for feature in code if feature in wanted) for code in self.features]
+        kept = np.array([bool(code) for code in members], dtype=bool)
+        code = np.arange(int(kept.sum()), dtype=np.int32) + FIRST_CODE
+        return PointPlane(self.row[kept], self.col[kept], code, tuple(filter(None, members)))
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Codes of a window, (rows, cols)."""

@@ -68,13 +68,24 @@ def closest(patches: PatchSet, others: PatchSet, region: Region) -> float:
     return best
 
 
-def overlaps_between_parts(patches: PatchSet, part: NDArray[np.int32], region: Region) -> int:
-    """Number of patches that overlap a patch of another part."""
+def overlaps_between_parts(patches: PatchSet, part: NDArray[np.int32], region: Region) -> tuple[int, int]:
+    """Number of patches that overlap a patch of another part: of their own acquisition, and only of another one."""
+    overlapping = _overlapping(patches, part, region)
+    if patches.acquisition is None:
+        return int(overlapping.sum()), 0
+    own = np.zeros(len(patches), dtype=bool)
+    for number in np.unique(patches.acquisition).tolist():
+        mine = patches.of_acquisition(number)
+        own[mine] = _overlapping(patches.take(mine), part[mine], region)
+    return int(own.sum()), int((overlapping & ~own).sum())
+
+
+def _overlapping(patches: PatchSet, part: NDArray[np.int32], region: Region) -> NDArray[np.bool_]:
     overlapping = np.zeros(len(patches), dtype=bool)
     for first, second in _pairs_of_parts(part):
         for mine, theirs in ((first, second), (second, first)):
             overlapping[mine] |= too_close(patches.take(mine), patches.take(theirs), region, 0.0)
-    return int(overlapping.sum())
+    return overlapping
 
 
 def closest_parts(patches: PatchSet, part: NDArray[np.int32], region: Region) -> float | None:

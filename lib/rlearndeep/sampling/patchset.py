@@ -25,6 +25,7 @@ class PatchSet:
         group: position of the group of the split column, negative for none or several.
         labelled: number of labelled cells.
         counts: labelled cells per class, (patches, classes), or None where a patch has one class.
+        acquisition: number of the acquisition; None where there is but one.
     """
 
     row: NDArray[np.int64]
@@ -36,6 +37,7 @@ class PatchSet:
     group: NDArray[np.int32]
     labelled: NDArray[np.int64]
     counts: NDArray[np.int32] | None = None
+    acquisition: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -58,6 +60,19 @@ class PatchSet:
             columns = [getattr(each, field.name) for each in sets]
             joined[field.name] = None if columns[0] is None else np.concatenate(columns)
         return cls(**joined)
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """One patch of each place, and the number of each patch's place; every patch its own with one acquisition."""
+        if self.acquisition is None:
+            return np.arange(len(self)), np.arange(len(self))
+        _, first, place = np.unique(
+            np.stack([self.row, self.col], axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        return first, place.ravel()
+
+    def of_acquisition(self, number: int) -> NDArray[np.int64]:
+        """Positions of the patches of an acquisition, ascending."""
+        return np.arange(len(self)) if self.acquisition is None else np.flatnonzero(self.acquisition == number)
 
     def centres(self, region: Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """East and north of the centres."""

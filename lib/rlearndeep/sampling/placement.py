@@ -115,11 +115,11 @@ class Chooser:
     """Chooses among patches that come strip by strip, holding little more than what is wanted.
 
     A patch with a label per cell counts for every class it contains. The choice is a random one that
-    depends only on the seed and the places, not on the strips.
+    depends only on the seed and the places, not on the strips; a place is chosen in all its acquisitions.
 
     Attributes:
-        number: how many at most, or None.
-        per_class: how many at most of each class, or None.
+        number: how many places at most, or None.
+        per_class: how many places at most of each class, or None.
         classes: number of classes.
         seed: of the choice.
     """
@@ -159,9 +159,11 @@ class Chooser:
     def _trim(self) -> None:
         patches = PatchSet.joined(self._sets)
         order = priority(self.seed, patches.row, patches.col)
+        several = patches.acquisition is not None
         keep = np.zeros(len(patches), dtype=bool)
         for limit, members in self._limits(patches):
-            keep |= members & (order <= _smallest(order[members], limit))
+            values = np.unique(order[members]) if several else order[members]
+            keep |= members & (order <= _smallest(values, limit))
         self._sets = [patches.take(keep)]
         self._held = self._trimmed = int(keep.sum())
 

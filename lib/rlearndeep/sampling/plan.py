@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import INDEX_DTYPE, Manifest, PatchWriter, Source
+from rlearndeep.patches import INDEX_DTYPE, PARTS, Manifest, PatchWriter, Source
 from rlearndeep.sampling.duplicates import duplicates
 from rlearndeep.sampling.labels import LabelTable
 from rlearndeep.sampling.patchset import PatchSet
 from rlearndeep.sampling.placement import Chooser, Grid, Placement, places_of_points, random_places
 from rlearndeep.sampling.scene import Scene
 from rlearndeep.sampling.settings import Settings
+from rlearndeep.sampling.sources import FurtherSource, with_statistics, write_source
 from rlearndeep.sampling.splits import LEFT_OUT, Division, divide
 from rlearndeep.sampling.survey import Dropped, survey, survey_objects
 from rlearndeep.sampling.writing import write_patches
-from rlearndeep.scene.bands import BandStatistics
-from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region
 
 # Random places are drawn anew, so many times more, until enough of them are good.
@@ -40,7 +40,7 @@ class Plan:
     Attributes:
         size: rows and columns of a patch.
         table: with the classes that patches have.
-        patches: all that are kept, ordered by first row until duplicates are removed.
+        patches: all that are kept, ordered by acquisition and first row until duplicates are removed.
         part: position in ``PARTS`` per patch.
         block: block or group per patch.
         division: the split as it was made, of more patches than were kept.
@@ -48,6 +48,8 @@ class Plan:
         found: patches there were to choose from.
         duplicates: identical patches removed, or found and kept; None before cells were read.
         absent: labels of classes of the source that no patch has.
+        acquisitions: their names.
+        task: what a label says, one of ``TASKS``.
     """
 
     size: tuple[int, int]
@@ -60,11 +62,13 @@ class Plan:
     found: int
     duplicates: int | None = None
     absent: tuple[str, ...] = ()
+    acquisitions: tuple[str, ...] = ()
+    task: str = "class"
 
     @property
     def classes(self) -> ClassTable:
-        """Classes in the order of their indices."""
-        return self.table.classes
+        """Classes in the order of their indices; none of values and of unlabelled patches."""
+        return self.table.named_classes
 
     def settings_json(self, settings: Settings) -> dict:
         """The settings with the defaults that were chosen, for the manifest."""
@@ -80,35 +84,48 @@ class Plan:
         rows["id"] = np.arange(1, len(patches) + 1)
         rows["east"], rows["north"] = patches.centres(region)
         rows["row"], rows["col"] = patches.row, patches.col
-        rows["class"], rows["part"], rows["block"] = patches.label, self.part, self.block
+        rows["class"] = patches.label if len(self.classes) else UNLABELLED
+        rows["part"], rows["block"] = self.part, self.block
+        if patches.acquisition is not None:
+            rows["acquisition"] = patches.acquisition
         if self.table.has_areas:
             rows["area"] = np.where(patches.area >= 0, self.table.areas[patches.area], 0)
-        rows["labelled"] = patches.labelled
+        rows["labelled"] = 0 if self.table.is_empty else patches.labelled
         return rows
 
 
 def make_plan(
-    scene: Scene, table: LabelTable, settings: Settings, points: tuple[NDArray, NDArray] | None = None
+    scenes: Sequence[Scene],
+    table: LabelTable,
+    settings: Settings,
+    points: tuple[NDArray, NDArray] | None = None,
+    acquisitions: Sequence[str] = ("",),
 ) -> Plan:
-    """Survey the scene, choose patches, and divide them.
+    """Survey the scenes, choose patches, and divide them.
 
     Args:
+        scenes: one per acquisition, on one grid, with the same bands and labels.
         points: rows and columns of the cells for ``placement=points``.
+        acquisitions: names of the scenes.
 
     Raises:
         DeepLearningError: no patch can be made, or the split leaves a part without any.
     """
+    region = scenes[0].region
     if settings.size is not None:
-        _check_size(settings.size, scene.region)
+        _check_size(settings.size, region)
+    if table.quantity is not None and settings.rule != "density":
+        settings.check_values(table.quantity.name, table.has_areas)
     if settings.background is not None:
         table = table.with_background(settings.background)
-    patches, dropped, found, size = _choose(scene, table, settings, points)
+    patches, dropped, found, size = _choose(scenes, table, settings, points)
     weights = patches.totals(np.zeros(len(patches), dtype=np.int64), 1, len(table.classes))[0]
     present = weights > 0
     absent = tuple(label for label, here in zip(table.classes.labels, present, strict=True) if not here)
     patches = patches.with_classes(present)
     table = table.restricted_to(present)
-    division = divide(patches, settings.split, scene.region, table.groups, len(table.classes), settings.seed)
+    split = replace(settings.split, kind="none") if table.is_empty else settings.split
+    division = divide(patches, split, region, table.groups, len(table.classes), settings.seed, acquisitions)
     kept = division.part != LEFT_OUT
     dropped += Dropped(buffer=int((~kept).sum()))
     return Plan(
@@ -121,6 +138,8 @@ def make_plan(
         dropped,
         found,
         absent=absent,
+        acquisitions=tuple(acquisitions),
+        task="presence" if settings.rule == "presence" else "value" if table.quantity else "class",
     )
 
 
@@ -133,23 +152,47 @@ def _check_size(size: tuple[int, int], region: Region) -> None:
 
 
 def _choose(
-    scene: Scene, table: LabelTable, settings: Settings, points: tuple[NDArray, NDArray] | None
+    scenes: Sequence[Scene], table: LabelTable, settings: Settings, points: tuple[NDArray, NDArray] | None
 ) -> tuple[PatchSet, Dropped, int, tuple[int, int]]:
     """The patches wanted, what was dropped, how many there were to choose from, and their size."""
     if settings.rule == "object":
-        patches, dropped = survey_objects(scene, table, settings)
-        chooser = _chooser(table, settings)
-        chooser.add(_checked(patches, dropped))
-        size = settings.size or (int(patches.height.max()), int(patches.width.max()))
-        return chooser.chosen() or patches, dropped, len(patches), size
+        return _choose_objects(scenes, table, settings)
     if settings.size is None:
         raise ValueError("only the rule 'object' can do without a size")
     if settings.placement == "random" and settings.size != (1, 1):
-        return (*_choose_random(scene, table, settings, settings.size), settings.size)
-    placement, edge = _places(scene, settings, settings.size, points)
-    chooser = _chooser(table, settings)
-    dropped = survey(scene, table, settings, settings.size, placement, chooser) + Dropped(edge=edge)
+        return (*_choose_random(scenes, table, settings, settings.size), settings.size)
+    placement, edge = _places(scenes[0], settings, settings.size, points)
+    chooser, dropped = _survey(scenes, table, settings, settings.size, placement)
+    dropped += Dropped(edge=edge * len(scenes))
     return _checked(chooser.chosen(), dropped), dropped, chooser.found, settings.size
+
+
+def _survey(
+    scenes: Sequence[Scene], table: LabelTable, settings: Settings, size: tuple[int, int], placement: Placement
+) -> tuple[Chooser, Dropped]:
+    """What all acquisitions offer at the places of a placement."""
+    chooser, dropped = _chooser(table, settings), Dropped()
+    for scene, number in _numbered(scenes):
+        dropped += survey(scene, table, settings, size, placement, chooser, number)
+    return chooser, dropped
+
+
+def _numbered(scenes: Sequence[Scene]) -> list[tuple[Scene, int | None]]:
+    """Scenes with the numbers of their acquisitions; a single one has no number."""
+    return [(scene, number if len(scenes) > 1 else None) for number, scene in enumerate(scenes)]
+
+
+def _choose_objects(
+    scenes: Sequence[Scene], table: LabelTable, settings: Settings
+) -> tuple[PatchSet, Dropped, int, tuple[int, int]]:
+    chooser, dropped = _chooser(table, settings), Dropped()
+    for scene, number in _numbered(scenes):
+        patches, lost = survey_objects(scene, table, settings, number)
+        dropped += lost
+        chooser.add(patches)
+    chosen = _checked(chooser.chosen(), dropped)
+    size = settings.size or (int(chosen.height.max()), int(chosen.width.max()))
+    return chosen, dropped, chooser.found, size
 
 
 def _places(
@@ -164,15 +207,15 @@ def _places(
 
 
 def _choose_random(
-    scene: Scene, table: LabelTable, settings: Settings, size: tuple[int, int]
+    scenes: Sequence[Scene], table: LabelTable, settings: Settings, size: tuple[int, int]
 ) -> tuple[PatchSet, Dropped, int]:
+    region = scenes[0].region
     wanted = settings.number or (settings.per_class or 0) * len(table.classes)
-    total = (scene.region.rows - size[0] + 1) * (scene.region.cols - size[1] + 1)
+    total = (region.rows - size[0] + 1) * (region.cols - size[1] + 1)
     draws = wanted + wanted // 8 + 64
     while True:
-        placement = random_places(scene.region.shape, size, draws, settings.seed)
-        chooser = _chooser(table, settings)
-        dropped = survey(scene, table, settings, size, placement, chooser)
+        placement = random_places(region.shape, size, draws, settings.seed)
+        chooser, dropped = _survey(scenes, table, settings, size, placement)
         patches = chooser.chosen()
         enough = patches is not None and _enough(patches, settings, len(table.classes))
         if enough or draws >= min(total, _MOST_DRAWS):
@@ -181,9 +224,10 @@ def _choose_random(
 
 
 def _enough(patches: PatchSet, settings: Settings, classes: int) -> bool:
+    places = patches.take(patches.places()[0])
     if settings.number is not None:
-        return len(patches) >= settings.number
-    return all(patches.has_class(index).sum() >= (settings.per_class or 0) for index in range(classes))
+        return len(places) >= settings.number
+    return all(places.has_class(index).sum() >= (settings.per_class or 0) for index in range(classes))
 
 
 def _chooser(table: LabelTable, settings: Settings) -> Chooser:
@@ -208,43 +252,83 @@ def _checked(patches: PatchSet | None, dropped: Dropped) -> PatchSet:
 
 def write_plan(
     plan: Plan,
-    scene: Scene,
+    scenes: Sequence[Scene],
     settings: Settings,
     writer: PatchWriter,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Plan, tuple[BandStatistics, ...]]:
+    further: Sequence[FurtherSource] = (),
+    done_with_scenes: Callable[[], None] = lambda: None,
+) -> tuple[Plan, tuple[Source, ...]]:
     """Read the cells of a plan into a directory, take duplicates out, and write the index.
 
+    Args:
+        further: sources beside the reference, as :func:`describe` was given them.
+        done_with_scenes: called when the scenes are read no more, before a further source is opened.
+
     Returns:
-        The plan of what is left, and the statistics per band of its training part.
+        The plan of what is left, and the sources with the statistics of its training part.
     """
-    moments = write_patches(scene, plan.table, plan.patches, writer, settings.memory, progress)
+    region, count = scenes[0].region, len(plan.patches)
+    layers = 1 + sum(len(other.source.dates) or 1 for other in further)
+    written = [0]
+
+    def tell(more: int) -> None:
+        written[0] += more
+        progress(written[0], layers * count)
+
+    moments = write_patches(
+        scenes, plan.table, plan.patches, writer, settings.memory, lambda done, _: progress(done, layers * count)
+    )
+    done_with_scenes()
+    written[0] = count
+    found = [(writer.manifest.reference, [moments])]
+    for other in further:
+        places = plan.patches.centres(region)
+        found.append((other.source, write_source(other, *places, writer, settings.memory, tell)))
     extra = duplicates(writer, moments.signatures(), plan.part)
-    kept = np.arange(len(plan.patches))
+    kept = np.arange(count)
     if settings.drop_duplicates and len(extra):
         kept = writer.remove(extra)
     plan = replace(
         plan, patches=plan.patches.take(kept), part=plan.part[kept], block=plan.block[kept], duplicates=len(extra)
     )
-    writer.index[:] = plan.index(scene.region)
+    _check_left(plan)
+    writer.index[:] = plan.index(region)
     training = kept[plan.part == 0]
-    if not len(training):
-        raise DeepLearningError(
-            "The training part needs a patch; all of it was identical with patches of other parts. Use "
-            "duplicates=keep, or check the bands."
-        )
-    return plan, moments.statistics(training)
+    return plan, tuple(with_statistics(source, per_layer, training) for source, per_layer in found)
 
 
-def describe(plan: Plan, scene: Scene, settings: Settings) -> Manifest:
+def _check_left(plan: Plan) -> None:
+    """Duplicates may have been all that a part had."""
+    before = plan.division.part
+    for number, name in enumerate(PARTS):
+        if (before == number).any() and not (plan.part == number).any():
+            raise DeepLearningError(
+                f"The {name} part needs a patch; all of it was identical with patches of other parts. Use "
+                "duplicates=keep, or check the bands."
+            )
+
+
+def describe(
+    plan: Plan, scenes: Sequence[Scene], settings: Settings, further: Sequence[FurtherSource] = ()
+) -> Manifest:
     """The manifest of a plan, without statistics, report and provenance."""
-    source = Source("reference", scene.bands, plan.size, (scene.region.nsres, scene.region.ewres), scene.dtype.name)
-    return Manifest(settings.unit, settings.rule, (source,), plan.classes, scene.region)
+    region, first = scenes[0].region, scenes[0]
+    source = Source("reference", first.bands, plan.size, (region.nsres, region.ewres), first.dtype.name)
+    return Manifest(
+        "patch" if plan.table.is_empty else settings.unit,
+        "none" if plan.table.is_empty else settings.rule,
+        (source, *(other.source for other in further)),
+        plan.classes,
+        region,
+        task=plan.task,
+        quantity=plan.table.quantity,
+    )
 
 
 def complete(
     manifest: Manifest,
-    statistics: tuple[BandStatistics, ...],
+    sources: tuple[Source, ...],
     report: dict,
     projection: dict[str, Any],
     extent: tuple[float, float, float, float] | None,
@@ -253,7 +337,7 @@ def complete(
     """The manifest with what is known only at the end: statistics, report and provenance."""
     return replace(
         manifest,
-        sources=(replace(manifest.reference, statistics=statistics), *manifest.sources[1:]),
+        sources=sources,
         report=report,
         projection=projection,
         extent=extent,

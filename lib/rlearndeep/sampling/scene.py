@@ -16,7 +16,7 @@ Planes = tuple[NDArray, ...]
 
 
 class Scene(Protocol):
-    """Imagery and a label plane on one grid; windows count in ``region`` and may reach beyond it.
+    """Imagery of one acquisition and a label plane on one grid; windows count in ``region`` and may reach beyond it.
 
     Attributes:
         region: the grid.
@@ -38,6 +38,12 @@ class Scene(Protocol):
 
     def read_codes(self, window: Window) -> NDArray[np.int32]:
         """Codes of the label plane, (rows, cols); ``NOTHING`` beyond the region."""
+
+    def read_values(self, window: Window) -> NDArray[np.float32]:
+        """Labels of a plane that has values of its own, (rows, cols), not a number where there is none."""
+
+    def read_ignored(self, window: Window) -> NDArray[np.bool_] | None:
+        """True for cells whose label is not to be used, (rows, cols); None where all are used."""
 
 
 def sweep(

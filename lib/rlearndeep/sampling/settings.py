@@ -8,12 +8,13 @@ from typing import Any
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import PARTS
 
-RULES = ("cells", "inside", "majority", "center", "object")
+RULES = ("cells", "inside", "majority", "center", "object", "presence", "density")
 PLACEMENTS = ("grid", "random", "points")
-SPLITS = ("block", "random", "class", "column", "none")
+SPLITS = ("block", "random", "class", "column", "acquisition", "none")
 
-# Rules of a label per patch that depend on how much of it is labelled ask for half by default.
-_DEFAULT_MIN_LABELLED = {"majority": 50.0}
+# Rules of a label per patch that depend on how much of it is labelled ask for half by default; that a class is
+# absent is known only of a patch whose cells all have labels.
+_DEFAULT_MIN_LABELLED = {"majority": 50.0, "presence": 100.0}
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Split:
         block_size: side of a block in map units, or None for the documented default.
         buffer: distance in map units that patches of different parts must keep, or None for the default:
             one patch for ``block`` and ``column``, nothing for the others.
-        validation: values of the split column that form the validation part.
-        test: values of the split column that form the test part.
+        validation: values of the split column, or acquisitions, that form the validation part.
+        test: values of the split column, or acquisitions, that form the test part.
     """
 
     kind: str = "block"
@@ -42,6 +43,11 @@ class Split:
         _check_positive("block_size", self.block_size)
         if self.buffer is not None and self.buffer < 0:
             raise DeepLearningError(f"buffer= must not be negative; got {self.buffer:g}. Use 0 for none.")
+        if self.kind == "acquisition" and self.buffer:
+            raise DeepLearningError(
+                f"split=acquisition puts the same ground into several parts; buffer={self.buffer:g} would leave "
+                "none of them. Leave buffer= out, or choose split=block."
+            )
         both = sorted(set(self.validation) & set(self.test))
         if both:
             raise DeepLearningError(
@@ -82,6 +88,7 @@ class Settings:
             labelled cell is needed in any case.
         drop_duplicates: leave out patches with the same bands and label as another one.
         background: a cell that no label covers counts as this category, or None: as unlabelled.
+        percentile: of the cells with points, at which the rule ``density`` cuts their number.
         seed: of every random choice.
         memory: megabytes to work in.
     """
@@ -96,6 +103,7 @@ class Settings:
     min_labelled: float | None = None
     drop_duplicates: bool = True
     background: int | None = None
+    percentile: float = 97.0
     split: Split = field(default_factory=Split)
     seed: int = 1
     memory: int = 300
@@ -108,6 +116,10 @@ class Settings:
         for name, sides in (("size", self.size), ("stride", self.stride)):
             for side in sides or ():
                 _check_positive(name, side)
+        if not 0 < self.percentile <= 100:
+            raise DeepLearningError(
+                f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
+            )
         for name in ("max_null", "min_labelled"):
             percent = getattr(self, name)
             if percent is not None and not 0 <= percent <= 100:
@@ -118,10 +130,11 @@ class Settings:
             raise DeepLearningError(
                 f"label=object places one patch on each area; got placement={self.placement}. Leave placement= out."
             )
-        if self.background is not None and (self.rule == "object" or self.split.kind == "column"):
+        if self.background is not None and (self.rule in ("object", "density") or self.split.kind == "column"):
             raise DeepLearningError(
-                "background= makes labels that lie in no area; label=object and split=column need areas. "
-                "Leave background= out, or choose another label= or split=."
+                "background= makes labels that lie in no area; label=object and split=column need areas, and "
+                "label=density counts what no point covers as 0. Leave background= out, or choose another label= or "
+                "split=."
             )
         if self.number is not None and self.per_class is not None:
             raise DeepLearningError("number= and per_class= exclude each other; got both. Leave one out.")
@@ -132,25 +145,49 @@ class Settings:
         """Refuse label sources that do not fit the settings; empty texts stand for what was not given.
 
         Raises:
-            DeepLearningError: no source, no column, or a split column without its split.
+            DeepLearningError: no column, a rule or split without its source, or a split column without its split.
         """
         if not vector and not raster:
+            self._check_unlabelled()
+        if vector and bool(column) == (self.rule == "density"):
             raise DeepLearningError(
-                "Patches need labels; got neither input= nor raster=. Give a label vector or a label raster."
+                f"label=density counts points and has no use for a column; got column={column}. Leave column= out, "
+                "choose points with where=."
+                if column
+                else f"Labels of vector map <{vector}> need column=; got none. Name the class column."
             )
-        if vector and not column:
-            raise DeepLearningError(f"Labels of vector map <{vector}> need column=; got none. Name the class column.")
         if (self.split.kind == "column") != bool(split_column):
             got = f"split={self.split.kind} and " + (
                 f"split_column={split_column}" if split_column else "no split_column="
             )
             raise DeepLearningError(f"split=column and split_column= belong together; got {got}. Give both or none.")
-        if (self.split.validation or self.split.test) and not split_column:
+        if (self.split.validation or self.split.test) and self.split.kind not in ("column", "acquisition"):
             raise DeepLearningError(
-                "validation= and test= name values of split_column=; got none. Add split=column and split_column=."
+                f"validation= and test= name values of split_column=, or groups; got split={self.split.kind}. Add "
+                "split=column with split_column=, or split=acquisition."
             )
         if raster:
             self.check_kind("raster")
+
+    def _check_unlabelled(self) -> None:
+        """Without labels there is nothing that a rule, a balance or a split could go by."""
+        given = {
+            "label": self.rule if self.rule != "cells" else "",
+            "per_class": self.per_class,
+            "background": self.background,
+            "min_labelled": self.min_labelled,
+            "split": self.split.kind if self.split.kind not in ("block", "none") else "",
+        }
+        for name, value in given.items():
+            if value not in ("", None):
+                raise DeepLearningError(
+                    f"{name}={value} needs labels; got neither input= nor raster=. Give a label vector or a label "
+                    f"raster, or leave {name}= out for unlabelled patches."
+                )
+        if self.placement == "points":
+            raise DeepLearningError(
+                "placement=points needs points; got no input=. Give a vector of points, or choose another placement=."
+            )
 
     def check_kind(self, kind: str) -> None:
         """Refuse a label source of a kind (``area``, ``point``, ``raster``) that does not fit the settings.
@@ -161,12 +198,37 @@ class Settings:
         wishes = (
             (self.rule == "object", ("area",), "label=object", "areas"),
             (self.rule == "inside", ("area", "raster"), "label=inside", "areas or a raster"),
+            (self.rule == "density", ("point",), "label=density", "points"),
             (self.placement == "points", ("point",), "placement=points", "points"),
             (self.split.kind == "column", ("area", "point"), "split=column", "a label vector"),
         )
         for wished, kinds, option, needed in wishes:
             if wished and kind not in kinds:
                 raise DeepLearningError(f"{option} needs {needed}; the labels are a {kind} map. Choose another option.")
+
+    def check_values(self, name: str, has_areas: bool) -> None:
+        """Refuse what needs classes when the labels are values (regression).
+
+        Args:
+            name: of the column or raster, for the message.
+            has_areas: the values belong to areas or points, not to a raster.
+
+        Raises:
+            DeepLearningError: such a rule, split or choice.
+        """
+        needs = (
+            (self.rule == "presence", "label=presence"),
+            (self.split.kind == "class", "split=class"),
+            (self.per_class is not None, "per_class="),
+            (self.background is not None, "background="),
+            (self.rule == "inside" and not has_areas, "label=inside of a raster"),
+        )
+        for wished, option in needs:
+            if wished:
+                raise DeepLearningError(
+                    f"{option} needs classes; <{name}> holds floating point values. Choose another option, or make "
+                    "classes of the values (r.recode, or an integer column)."
+                )
 
     @property
     def needed_share(self) -> float:
@@ -177,7 +239,7 @@ class Settings:
     @property
     def unit(self) -> str:
         """What carries a label: ``cell`` or ``patch``."""
-        return "cell" if self.rule == "cells" else "patch"
+        return "cell" if self.rule in ("cells", "density") else "patch"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a manifest."""
@@ -192,6 +254,7 @@ class Settings:
             "min_labelled": 100 * self.needed_share,
             "duplicates": "drop" if self.drop_duplicates else "keep",
             "background": self.background,
+            "percentile": self.percentile,
             "split": self.split.to_json(),
             "seed": self.seed,
         }

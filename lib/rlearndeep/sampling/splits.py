@@ -41,6 +41,7 @@ class Division:
         block_size: side of the blocks in map units, or None.
         buffer: distance in map units that was kept between parts.
         straddling: patches left out because they lie in several groups or in none.
+        places: patches, each place counted once, before any was left out.
         close: patches left out because they lie closer than the buffer to another part.
     """
 
@@ -50,42 +51,96 @@ class Division:
     buffer: float = 0.0
     straddling: int = 0
     close: int = 0
+    places: int = 0
 
 
-def divide(patches: PatchSet, split: Split, region: Region, groups: Sequence[str], classes: int, seed: int) -> Division:
-    """Assign patches to parts.
+def divide(
+    patches: PatchSet,
+    split: Split,
+    region: Region,
+    groups: Sequence[str],
+    classes: int,
+    seed: int,
+    acquisitions: Sequence[str] = (),
+) -> Division:
+    """Assign patches to parts; the same place in several acquisitions has one part, but for ``acquisition``.
 
     Args:
         groups: values of the split column, in the order of the patches' group positions.
         classes: number of classes.
+        acquisitions: their names, in the order of the patches' numbers.
 
     Raises:
-        DeepLearningError: there are too few blocks, groups or patches for the shares.
+        DeepLearningError: there are too few blocks, groups, acquisitions or patches for the shares.
     """
     buffer = split.buffer
     if buffer is None:
         buffer = max(patch_extent(patches, region)) if split.keeps_apart else 0.0
-    block = np.zeros(len(patches), dtype=np.int64)
-    block_size: float | None = None
+    first, place = patches.places()
+    nothing = np.zeros(len(patches), dtype=np.int64)
     if split.kind == "none":
-        return Division(np.zeros(len(patches), dtype=np.int32), block)
-    if split.kind == "random":
-        part = _shuffled(np.zeros(len(patches), dtype=np.int32), split.shares, seed)
-    elif split.kind == "class":
-        part = _shuffled(patches.label, split.shares, seed)
-    elif split.kind == "column":
-        part = parts_of_groups(patches, split, groups, classes, seed)
-        block = np.where(patches.group >= 0, patches.group + 1, 0).astype(np.int64)
+        return Division(nothing.astype(np.int32), nothing, places=len(first))
+    block_size: float | None = None
+    if split.kind == "acquisition":
+        part, block = parts_of_acquisitions(patches, split, acquisitions), nothing
     else:
-        blocks = divide_blocks(patches, split, region, classes, seed, buffer)
-        part, block, block_size = blocks.part, blocks.block, blocks.side
+        part, block, block_size = _divide_places(patches.take(first), split, region, groups, classes, seed, buffer)
+        part, block = part[place], block[place]
     straddling = int((part == LEFT_OUT).sum())
     _check_parts(part, split, before=True)
     close = 0
     if buffer > 0 or split.keeps_apart:
         part, close = kept_apart(patches, part, region, buffer)
         _check_parts(part, split, before=False)
-    return Division(part, block, block_size, buffer, straddling, close)
+    return Division(part, block, block_size, buffer, straddling, close, len(first))
+
+
+def _divide_places(
+    places: PatchSet,
+    split: Split,
+    region: Region,
+    groups: Sequence[str],
+    classes: int,
+    seed: int,
+    buffer: float,
+) -> tuple[NDArray[np.int32], NDArray[np.int64], float | None]:
+    """Part and block per place, and the side of the blocks."""
+    block = np.zeros(len(places), dtype=np.int64)
+    if split.kind == "random":
+        return _shuffled(np.zeros(len(places), dtype=np.int32), split.shares, seed), block, None
+    if split.kind == "class":
+        return _shuffled(places.label, split.shares, seed), block, None
+    if split.kind == "column":
+        part = parts_of_groups(places, split, groups, classes, seed)
+        return part, np.where(places.group >= 0, places.group + 1, 0).astype(np.int64), None
+    blocks = divide_blocks(places, split, region, classes, seed, buffer)
+    return blocks.part, blocks.block, blocks.side
+
+
+def parts_of_acquisitions(patches: PatchSet, split: Split, names: Sequence[str]) -> NDArray[np.int32]:
+    """Parts by acquisition: those that ``split`` names, or the last for test and those before them for validation.
+
+    Raises:
+        DeepLearningError: too few acquisitions, or a name that is none of them.
+    """
+    wanted = sum(share > 0 for share in split.shares)
+    if len(names) < max(2, 0 if split.validation or split.test else wanted):
+        raise DeepLearningError(
+            f"split=acquisition needs at least two acquisitions, and one for each part; group= names {len(names)} for "
+            f"{wanted} parts. Name more groups, or give a part a share of 0 (shares=80,20,0)."
+        )
+    if split.validation or split.test:
+        unknown = [name for name in (*split.validation, *split.test) if name not in names]
+        if unknown:
+            raise DeepLearningError(
+                f"With split=acquisition validation= and test= name groups of group=; '{unknown[0]}' is none of "
+                f"{_shortened(names)}. Correct the name."
+            )
+        part_of = [1 if name in split.validation else 2 if name in split.test else 0 for name in names]
+    else:
+        part_of = np.sort(_quota(len(names), split.shares)).tolist()
+    acquisition = np.zeros(len(patches), dtype=np.int32) if patches.acquisition is None else patches.acquisition
+    return np.array(part_of, dtype=np.int32)[acquisition]
 
 
 def parts_of_groups(
@@ -168,7 +223,7 @@ def _quota(size: int, shares: tuple[float, float, float]) -> NDArray[np.int32]:
 def _check_parts(part: NDArray[np.int32], split: Split, before: bool) -> None:
     for number, (name, share) in enumerate(zip(PARTS, split.shares, strict=True)):
         empty = not (part == number).any()
-        if not empty or (number > 0 and (share == 0 or split.kind == "column")):
+        if not empty or (number > 0 and (share == 0 or split.kind in ("column", "acquisition"))):
             continue
         if before:
             raise DeepLearningError(

@@ -16,10 +16,13 @@ from rlearndeep.sampling.placement import Chooser, Placement
 from rlearndeep.sampling.scene import Planes, Scene, strip_rows, sweep
 from rlearndeep.sampling.settings import Settings
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.codes import IGNORED
 from rlearndeep.scene.geometry import Window
 
 # Working memory per cell of a strip: codes, class, sums of two kinds, areas and groups.
 _BYTES_PER_CELL = 64
+
+_FEW_CLASSES = 16
 
 # Cells of windows judged at once: few enough to stay near the processor.
 _CELLS_AT_ONCE = 1 << 20
@@ -57,6 +60,7 @@ class Strip:
     """Planes of a strip of rows, (rows, cols) each, whose first row is ``start`` of the region."""
 
     start: int
+    acquisition: int | None
     nulls: NDArray[np.bool_]
     classes: NDArray[np.int16]
     labelled: NDArray[np.bool_]
@@ -65,16 +69,26 @@ class Strip:
 
 def read_planes(scene: Scene, window: Window) -> Planes:
     """Codes and nulls of a window: all that the first pass reads."""
-    return scene.read_codes(window), scene.read_nulls(window)
+    codes, ignored = scene.read_codes(window), scene.read_ignored(window)
+    if ignored is not None:
+        codes[ignored] = IGNORED
+    return codes, scene.read_nulls(window)
 
 
 def survey(
-    scene: Scene, table: LabelTable, settings: Settings, size: tuple[int, int], placement: Placement, chooser: Chooser
+    scene: Scene,
+    table: LabelTable,
+    settings: Settings,
+    size: tuple[int, int],
+    placement: Placement,
+    chooser: Chooser,
+    acquisition: int | None = None,
 ) -> Dropped:
-    """Judge all places of a placement; those worth keeping go to the chooser.
+    """Judge all places of a placement in one acquisition; those worth keeping go to the chooser.
 
     Args:
         size: rows and columns of a patch.
+        acquisition: its number; None when there is but one.
 
     Returns:
         How many places were dropped, and why.
@@ -90,7 +104,7 @@ def survey(
             continue
         classes = table.class_of.astype(np.int16)[codes]
         labelled = (classes != UNLABELLED) & ~nulls
-        strip = Strip(start, nulls, classes, labelled, codes)
+        strip = Strip(start, acquisition, nulls, classes, labelled, codes)
         dropped += _judge(strip, table, settings, size, row, col, chooser)
     return dropped
 
@@ -147,12 +161,13 @@ def _patches(
         label = counts.argmax(axis=1).astype(np.int32)
         if rule == "inside":
             label = np.where(area >= 0, label, UNLABELLED).astype(np.int32)
-        if rule != "cells":
+        if rule not in ("cells", "presence", "density"):
             counts = None
     if not table.has_areas:
         area = np.full(len(row), NONE, dtype=np.int32)
     height, width = (np.full(len(row), side, dtype=np.int32) for side in size)
-    patches = PatchSet(row, col, height, width, label, area, group, labelled.astype(np.int64), counts)
+    number = None if strip.acquisition is None else np.full(len(row), strip.acquisition, dtype=np.int32)
+    patches = PatchSet(row, col, height, width, label, area, group, labelled.astype(np.int64), counts, number)
     return patches if (label != UNLABELLED).all() else patches.take(label != UNLABELLED)
 
 
@@ -182,7 +197,12 @@ def class_counts(classes: NDArray, labelled: NDArray[np.bool_], number: int) -> 
     """Labelled cells per class of windows; (windows, cells) each, result (windows, number)."""
     count = len(classes)
     if number == 1:
-        return labelled.sum(axis=1, dtype=np.int32)[:, None]
+        return np.count_nonzero(labelled, axis=1).astype(np.int32)[:, None]
+    if number <= _FEW_CLASSES:
+        # A few passes of comparisons over small numbers are quicker than one that counts.
+        small = np.where(labelled, classes, UNLABELLED).astype(np.int8)
+        found = [np.count_nonzero(small == index, axis=1) for index in range(number)]
+        return np.stack(found, axis=1).astype(np.int32)
     keys = np.where(labelled, classes, number) + np.arange(count)[:, None] * (number + 1)
     sums = np.bincount(keys.ravel(), minlength=count * (number + 1))
     return sums.reshape(count, number + 1)[:, :number].astype(np.int32)
@@ -201,19 +221,22 @@ def common(values: NDArray[np.int32], counted: NDArray[np.bool_]) -> NDArray[np.
     return np.where(low > high, NONE, np.where(low == high, low, SEVERAL)).astype(np.int32)
 
 
-def survey_objects(scene: Scene, table: LabelTable, settings: Settings) -> tuple[PatchSet, Dropped]:
-    """One patch per area: the box around its cells in the region.
+def survey_objects(
+    scene: Scene, table: LabelTable, settings: Settings, acquisition: int | None = None
+) -> tuple[PatchSet, Dropped]:
+    """One patch per area: the box around its cells in the region, null or ignored ones included.
 
     Boxes larger than ``settings.size`` are dropped as ``edge``, those with too many nulls as ``null``.
     """
     boxes = _boxes(scene, table, settings)
-    area = np.flatnonzero(boxes.cells > 0)
+    area = np.flatnonzero(boxes.bottom > 0)
     row, col = boxes.top[area], boxes.left[area]
     height, width = boxes.bottom[area] - row, boxes.right[area] - col
     fits = np.ones(len(area), dtype=bool)
     if settings.size is not None:
         fits = (height <= settings.size[0]) & (width <= settings.size[1])
-    full_enough = boxes.cells[area] >= settings.needed_share * height * width
+    cells = boxes.cells[area]
+    full_enough = (cells > 0) & (cells >= settings.needed_share * height * width)
     nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0)
     clean = nulls <= settings.max_null / 100 * height * width
     patches = PatchSet(
@@ -224,7 +247,9 @@ def survey_objects(scene: Scene, table: LabelTable, settings: Settings) -> tuple
         boxes.label[area],
         area.astype(np.int32),
         boxes.group[area],
-        boxes.cells[area],
+        cells,
+        None,
+        None if acquisition is None else np.full(len(area), acquisition, dtype=np.int32),
     )
     order = np.lexsort((col, row))
     keep = order[(fits & clean & full_enough)[order]]
@@ -248,42 +273,39 @@ class _Boxes:
     label: NDArray[np.int32]
     group: NDArray[np.int32]
 
+    @classmethod
+    def empty(cls, table: LabelTable) -> _Boxes:
+        """Boxes before any cell was seen, with what the table says of the areas."""
+        number = len(table.areas)
+        far, zero = np.full(number, np.iinfo(np.int64).max), np.zeros(number, dtype=np.int64)
+        label, group = np.full(number, UNLABELLED, dtype=np.int32), np.full(number, NONE, dtype=np.int32)
+        single = table.area_of >= 0
+        label[table.area_of[single]] = table.class_of[single]
+        group[table.area_of[single]] = table.group_of[single]
+        return cls(far, zero, far.copy(), zero.copy(), zero.copy(), label, group)
+
 
 def _boxes(scene: Scene, table: LabelTable, settings: Settings) -> _Boxes:
     from scipy import ndimage
 
-    number = len(table.areas)
-    far = np.iinfo(np.int64).max
-    boxes = _Boxes(
-        np.full(number, far),
-        np.zeros(number, dtype=np.int64),
-        np.full(number, far),
-        np.zeros(number, dtype=np.int64),
-        np.zeros(number, dtype=np.int64),
-        np.full(number, UNLABELLED, dtype=np.int32),
-        np.full(number, NONE, dtype=np.int32),
-    )
-    single = table.area_of >= 0
-    boxes.label[table.area_of[single]] = table.class_of[single]
-    boxes.group[table.area_of[single]] = table.group_of[single]
-    usable = np.where((table.class_of != UNLABELLED) & single, table.area_of + 1, 0)
-    for start, planes in _strips(scene, settings):
-        areas = usable[planes[0]]
-        areas[planes[1]] = 0
-        boxes.cells[:] += np.bincount(areas.ravel(), minlength=number + 1)[1:]
+    boxes, number = _Boxes.empty(table), len(table.areas)
+    usable = np.where((table.class_of != UNLABELLED) & (table.area_of >= 0), table.area_of + 1, 0)
+    for start, codes, unused, _ in _strips(scene, settings):
+        areas = usable[codes]
         for index, found in enumerate(ndimage.find_objects(areas, max_label=number)):
             if found is not None:
                 boxes.top[index] = min(boxes.top[index], start + found[0].start)
                 boxes.bottom[index] = max(boxes.bottom[index], start + found[0].stop)
                 boxes.left[index] = min(boxes.left[index], found[1].start)
                 boxes.right[index] = max(boxes.right[index], found[1].stop)
+        areas[unused] = 0
+        boxes.cells[:] += np.bincount(areas.ravel(), minlength=number + 1)[1:]
     return boxes
 
 
 def _box_nulls(scene: Scene, settings: Settings, row, col, height, width) -> NDArray[np.int64]:
     nulls = np.zeros(len(row), dtype=np.int64)
-    for start, planes in _strips(scene, settings):
-        plane = planes[1]
+    for start, _, _, plane in _strips(scene, settings):
         sums = np.zeros((plane.shape[0] + 1, plane.shape[1] + 1), dtype=np.int32)
         sums[1:, 1:] = plane.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
         top, bottom = (np.clip(edge - start, 0, len(plane)) for edge in (row, row + height))
@@ -292,8 +314,13 @@ def _box_nulls(scene: Scene, settings: Settings, row, col, height, width) -> NDA
     return nulls
 
 
-def _strips(scene: Scene, settings: Settings) -> Iterator[tuple[int, Planes]]:
+def _strips(scene: Scene, settings: Settings) -> Iterator[tuple[int, NDArray, NDArray, NDArray]]:
+    """First row, codes, cells without a usable label, and nulls of strips."""
     step = strip_rows(scene.region.cols, _BYTES_PER_CELL, 1, settings.memory)
-    read = partial(read_planes, scene)
-    for start, _, planes in sweep(read, 0, scene.region.rows, 1, step, scene.region.cols):
-        yield start, planes
+
+    def read(window: Window) -> Planes:
+        nulls, ignored = scene.read_nulls(window), scene.read_ignored(window)
+        return scene.read_codes(window), nulls if ignored is None else nulls | ignored, nulls
+
+    for start, _, (codes, unused, nulls) in sweep(read, 0, scene.region.rows, 1, step, scene.region.cols):
+        yield start, codes, unused, nulls

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import PatchWriter
+from rlearndeep.patches import Manifest, PatchWriter, Source
 from rlearndeep.sampling.labels import LabelTable
 from rlearndeep.sampling.patchset import PatchSet
 from rlearndeep.sampling.scene import Planes, Scene, strip_rows, sweep
-from rlearndeep.scene.bands import BandStatistics
+from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.codes import IGNORED
 from rlearndeep.scene.geometry import Window
 
 # Patches of at least so many cells are copied one by one; smaller ones all at once by index.
@@ -46,7 +48,7 @@ class Moments:
         shape = (patches, len(shift))
         return cls(shift, np.zeros(patches, dtype=np.int64), *(np.zeros(shape) for _ in range(4)))
 
-    def fill(self, rows: slice, images: NDArray, valid: NDArray[np.bool_]) -> None:
+    def fill(self, rows: slice | NDArray, images: NDArray, valid: NDArray[np.bool_]) -> None:
         """Moments of some patches: images (patches, bands, rows, cols), valid (patches, rows, cols)."""
         precise = np.float64 if images.dtype.itemsize > 2 and images.dtype != np.float32 else np.float32
         values = images.reshape(*images.shape[:2], -1)
@@ -84,18 +86,19 @@ class Moments:
 
 
 def write_patches(
-    scene: Scene,
+    scenes: Sequence[Scene],
     table: LabelTable,
     patches: PatchSet,
     writer: PatchWriter,
     memory: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Moments:
-    """Cut patches, ordered by their first row, into the arrays of a writer.
+    """Cut patches, ordered by acquisition and first row, into the arrays of a writer.
 
     Null cells are stored as 0 and are not valid; cells that are null or padding have no label.
 
     Args:
+        scenes: one per acquisition.
         writer: with as many rows as there are patches; its reference source has the size of a patch.
         memory: megabytes to work in.
         progress: told how many patches of how many are written.
@@ -105,46 +108,130 @@ def write_patches(
     """
     source = writer.manifest.reference
     height, width = source.shape
-    bands = len(source.bands)
-    cols = max(scene.region.cols, int(patches.col.max()) + width)
-    per_cell = bands * (3 * np.dtype(source.dtype).itemsize + 8) + 16
-    step = strip_rows(cols, per_cell, height, memory)
-    first, last = int(patches.row[0]), int(patches.row[-1]) + 1
+    cols = max(scenes[0].region.cols, int(patches.col.max()) + width)
+    step = strip_rows(cols, bytes_per_cell(source), height, memory)
     moments: Moments | None = None
-    for start, stop, planes in sweep(_reader(scene, table, source.dtype), first, last, height, step, cols):
-        begin, end = np.searchsorted(patches.row, [start, stop]).tolist()
-        if moments is None:
-            moments = Moments.empty(len(patches), _typical(planes[0], planes[1]))
-        per_batch = max(1, _BYTES_AT_ONCE // (height * width * bands * np.dtype(source.dtype).itemsize))
-        for batch in range(begin, end, per_batch):
-            rows = slice(batch, min(batch + per_batch, end))
-            _cut(planes, patches.take(rows), start, writer, rows, moments)
-        progress(end, len(patches))
+    for number, scene in enumerate(scenes):
+        own = patches.of_acquisition(number)
+        if not len(own):
+            continue
+        offset, row = int(own[0]), patches.row[own]
+        labels = LabelReader.of(scene, table, writer.manifest)
+        read = partial(_read, scene, labels, np.dtype(source.dtype))
+        for start, stop, planes in sweep(read, int(row[0]), int(row[-1]) + 1, height, step, cols):
+            if moments is None:
+                moments = Moments.empty(len(patches), typical(planes[0], planes[1]))
+            begin, end = (offset + np.searchsorted(row, [start, stop])).tolist()
+            for rows in in_batches(begin, end, source):
+                _cut(planes, patches.take(rows), start, writer, rows, moments)
+                labels.write(planes[2:], patches.take(rows), start, writer, rows)
+            writer.release()
+            progress(end, len(patches))
     if moments is None:
         raise ValueError("there are no patches to write")
     return moments
 
 
-def _reader(scene: Scene, table: LabelTable, dtype: str) -> Callable[[Window], Planes]:
-    class_of = table.class_of.astype(np.int32)
-
-    def read(window: Window) -> Planes:
-        raw = scene.read(window)
-        nulls = np.isnan(raw) if isinstance(scene.null, float) else raw == scene.null
-        if nulls.any():
-            raw[nulls] = 0
-        valid = ~nulls.any(axis=0)
-        values = _narrowed(raw, np.dtype(dtype), scene)
-        return values, valid, np.where(valid, class_of[scene.read_codes(window)], UNLABELLED)
-
-    return read
+def bytes_per_cell(source: Source) -> int:
+    """Memory that a cell of a strip takes while it is read, kept and cut."""
+    return len(source.bands) * (3 * np.dtype(source.dtype).itemsize + 8) + 16
 
 
-def _narrowed(raw: NDArray, dtype: np.dtype, scene: Scene) -> NDArray:
+def in_batches(begin: int, end: int, source: Source) -> Iterator[slice]:
+    """Rows ``begin`` to ``end`` in slices of few enough patches."""
+    size = int(np.prod(source.shape)) * len(source.bands) * np.dtype(source.dtype).itemsize
+    step = max(1, _BYTES_AT_ONCE // size)
+    for first in range(begin, end, step):
+        yield slice(first, min(first + step, end))
+
+
+def _read(scene: Scene, labels: LabelReader, dtype: np.dtype, window: Window) -> Planes:
+    values, valid = cleaned(scene.read(window), scene.null, dtype, scene.bands)
+    return values, valid, *labels.read(window, valid)
+
+
+def cleaned(raw: NDArray, null: float | int, dtype: np.dtype, bands: Sequence[Band]) -> tuple[NDArray, NDArray]:
+    """Values in their stored type with 0 for null, and validity, (rows, cols), of a window that was read."""
+    nulls = np.isnan(raw) if isinstance(null, float) else raw == null
+    if nulls.any():
+        raw[nulls] = 0
+        return _narrowed(raw, dtype, bands), ~nulls.any(axis=0)
+    return _narrowed(raw, dtype, bands), np.ones(raw.shape[1:], dtype=bool)
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Labels on their way from planes, or from what the plan knows of the patches, into the directory.
+
+    Attributes:
+        scene: where the planes are.
+        table: what the codes mean.
+        stored: what is stored for each code, in the type of the labels; empty for a plane with values of its own.
+        needs_plane: False when the plan knows the label of every patch.
+    """
+
+    scene: Scene
+    table: LabelTable
+    stored: NDArray
+    needs_plane: bool
+
+    @classmethod
+    def of(cls, scene: Scene, table: LabelTable, manifest: Manifest) -> LabelReader:
+        """The reader for the labels that a manifest promises."""
+        stored = np.empty(0, dtype=manifest.label_dtype)
+        if manifest.task != "value":
+            of_class = np.append(np.arange(len(manifest.classes)), manifest.unlabelled)
+            index = np.where(table.class_of < len(manifest.classes), table.class_of, UNLABELLED)
+            stored = of_class[index].astype(manifest.label_dtype)
+        elif table.values is not None:
+            stored = table.values
+        values_of_cells = manifest.task == "value" and manifest.rule in ("majority", "center")
+        return cls(scene, table, stored, manifest.unit == "cell" or values_of_cells)
+
+    def read(self, window: Window, valid: NDArray[np.bool_]) -> Planes:
+        """The plane of labels, if one is needed."""
+        if not self.needs_plane:
+            return ()
+        has_table = len(self.stored) > 0
+        plane = self.scene.read_codes(window) if has_table else self.scene.read_values(window)
+        ignored = self.scene.read_ignored(window)
+        unused = ~valid if ignored is None else ignored | ~valid
+        if unused.any():
+            plane[unused] = IGNORED if has_table else np.nan
+        return (self.stored[plane] if has_table else plane,)
+
+    def write(self, planes: Planes, patches: PatchSet, start: int, writer: PatchWriter, rows: slice) -> None:
+        """Labels of some patches, whose rows count from ``start`` in the planes."""
+        manifest = writer.manifest
+        labels = np.asarray(writer.labels)
+        if manifest.unit == "cell":
+            copy_windows(planes[0], patches.row - start, patches.col, labels[rows])
+        elif manifest.task == "presence":
+            labels[rows] = patches.weights(len(manifest.classes)) > 0
+        elif manifest.task == "value":
+            labels[rows] = self._values(planes, patches, start, manifest)
+        elif self.table.is_empty:
+            labels[rows] = manifest.unlabelled
+        else:
+            labels[rows] = patches.label
+
+    def _values(self, planes: Planes, patches: PatchSet, start: int, manifest: Manifest) -> NDArray[np.float32]:
+        """One value per patch: its area's, its centre's, or the mean of its labelled cells."""
+        if not self.needs_plane:
+            return self.table.area_values()[patches.area]
+        height, width = manifest.reference.shape
+        if manifest.rule == "center":
+            return planes[0][patches.row - start + height // 2, patches.col + width // 2]
+        windows = np.empty((len(patches), height, width), dtype=np.float32)
+        copy_windows(planes[0], patches.row - start, patches.col, windows)
+        return np.asarray(np.nanmean(windows, axis=(1, 2), dtype=np.float64), dtype=np.float32)
+
+
+def _narrowed(raw: NDArray, dtype: np.dtype, bands: Sequence[Band]) -> NDArray:
     """The values in their stored type, which must hold them."""
     if dtype.kind in "iu" and raw.dtype != dtype:
         limits = np.iinfo(dtype)
-        for band, values in zip(scene.bands, raw, strict=True):
+        for band, values in zip(bands, raw, strict=True):
             low, high = int(values.min()), int(values.max())
             if low < limits.min or high > limits.max:
                 raise DeepLearningError(
@@ -155,7 +242,7 @@ def _narrowed(raw: NDArray, dtype: np.dtype, scene: Scene) -> NDArray:
     return raw.astype(dtype, copy=False)
 
 
-def _typical(values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+def typical(values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """A value per band near its mean, from a thin sample of a strip."""
     thin = (slice(None), slice(None, None, 7), slice(None, None, 7))
     sample, good = values[thin], valid[thin[1:]]
@@ -165,7 +252,7 @@ def _typical(values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _cut(planes: Planes, patches: PatchSet, start: int, writer: PatchWriter, rows: slice, moments: Moments) -> None:
-    """Copy the images, validity and labels of some patches, and sum up their cells."""
+    """Copy the images and validity of some patches, and sum up their cells."""
     source = writer.manifest.reference
     top = patches.row - start
     # Plain arrays over the same memory: slices of a memory map cost more than the copies of small patches.
@@ -177,13 +264,6 @@ def _cut(planes: Planes, patches: PatchSet, start: int, writer: PatchWriter, row
         valid[padding] = False
         images[np.broadcast_to(padding[:, None], images.shape)] = 0
     moments.fill(rows, images, valid)
-    if writer.manifest.unit == "cell":
-        labels = np.empty(valid.shape, dtype=np.int32)
-        copy_windows(planes[2], top, patches.col, labels)
-        labels[labels == UNLABELLED] = writer.manifest.unlabelled
-        writer.labels[rows] = labels
-    else:
-        writer.labels[rows] = patches.label
 
 
 def copy_windows(plane: NDArray, row: NDArray, col: NDArray, result: NDArray) -> None:

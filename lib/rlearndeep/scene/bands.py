@@ -14,7 +14,7 @@ from rlearndeep.errors import DeepLearningError
 STANDARDIZE = ("band", "cell", "none")
 
 # A band (or a cell) that hardly varies is centred but not stretched.
-_SMALLEST_SPREAD = 1e-6
+SMALLEST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Normalization:
         return cls(
             method,
             tuple(band.mean for band in statistics),
-            tuple(band.std if band.std > _SMALLEST_SPREAD else 1.0 for band in statistics),
+            tuple(band.std if band.std > SMALLEST_SPREAD else 1.0 for band in statistics),
         )
 
     def apply(self, values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -145,7 +145,7 @@ class Normalization:
         elif self.method == "cell":
             result -= result.mean(axis=-3, keepdims=True)
             spread = result.std(axis=-3, keepdims=True)
-            result /= np.where(spread > _SMALLEST_SPREAD, spread, 1.0)
+            result /= np.where(spread > SMALLEST_SPREAD, spread, 1.0)
         if not valid.all():
             np.copyto(result, 0.0, where=~valid[..., None, :, :])
         return result

@@ -35,11 +35,20 @@ _PALETTE: tuple[Color, ...] = (
 
 @dataclass(frozen=True)
 class MapClass:
-    """One class: the category value in maps, its label, and its colour (red, green, blue; 0-255)."""
+    """One class.
+
+    Attributes:
+        category: value in maps.
+        label: text, may be empty.
+        color: red, green, blue; 0-255.
+        parents: name of each coarser level and the class there, the finest level first; empty without a table
+            of levels.
+    """
 
     category: int
     label: str
     color: Color | None = None
+    parents: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class ClassTable:
         """Plain values for a manifest, in the order of the indices."""
         return [
             {"category": entry.category, "label": entry.label, "color": list(entry.color) if entry.color else None}
+            | ({"parents": dict(entry.parents)} if entry.parents else {})
             for entry in self.classes
         ]
 
@@ -113,6 +123,7 @@ class ClassTable:
                     int(value["category"]),
                     str(value["label"]),
                     tuple(int(part) for part in value["color"]) if value.get("color") else None,  # type: ignore[arg-type]
+                    tuple((str(level), str(parent)) for level, parent in value.get("parents", {}).items()),
                 )
                 for value in values
             )

@@ -19,6 +19,9 @@ from rlearndeep.errors import DeepLearningError
 # position would be decided by the last bit, so the anchor is cut at a fraction no survey uses.
 _ANCHOR_FRACTION = 0.3
 
+# Positions this much (of a cell) below a half count as a half.
+_ROUNDING = 1e-6
+
 # Share of a cell by which two grids may differ and still count as the same grid.
 _ALIGNMENT_TOLERANCE = 0.01
 
@@ -172,6 +175,18 @@ class Region:
         row = np.floor((self.north - np.asarray(north, dtype=np.float64)) / self.nsres)
         col = np.floor((np.asarray(east, dtype=np.float64) - self.west) / self.ewres)
         return row.astype(np.int64), col.astype(np.int64)
+
+    def window_starts(
+        self, east: ArrayLike, north: ArrayLike, shape: tuple[int, int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First row and column of the windows of ``shape`` whose centres lie nearest to points.
+
+        A centre that can lie in two places equally near is put south or east of the point. Windows may
+        reach beyond the region. This is how a place is cut out of a source with another grid.
+        """
+        row = (self.north - np.asarray(north, dtype=np.float64)) / self.nsres - shape[0] / 2
+        col = (np.asarray(east, dtype=np.float64) - self.west) / self.ewres - shape[1] / 2
+        return tuple(np.floor(start + 0.5 + _ROUNDING).astype(np.int64) for start in (row, col))  # type: ignore[return-value]
 
     def is_aligned_with(self, other: Region) -> bool:
         """True when the cells of both regions are cells of one grid (1 % of a cell is forgiven)."""

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import PatchDataset, PatchWriter
+from rlearndeep.sampling.labels import feature_table
 from rlearndeep.sampling.plan import describe, make_plan, write_plan
 from rlearndeep.sampling.settings import Settings, Split
 
@@ -37,11 +38,11 @@ def sample(scene, table, tmp_path, points=None, **wishes):
     """Plan and directory of a scene; parts none, duplicates kept unless wished otherwise."""
     wishes = {"size": (3, 3), "split": NO_SPLIT, "drop_duplicates": False, "memory": 1} | wishes
     asked = Settings(**wishes)
-    plan = make_plan(scene, table, asked, points)
-    with PatchWriter(tmp_path / "p", describe(plan, scene, asked), len(plan.patches), overwrite=True) as writer:
-        plan, statistics = write_plan(plan, scene, asked, writer)
-        writer.commit(describe(plan, scene, asked))
-    return plan, statistics, PatchDataset.open(tmp_path / "p")
+    plan = make_plan([scene], table, asked, points)
+    with PatchWriter(tmp_path / "p", describe(plan, [scene], asked), len(plan.patches), overwrite=True) as writer:
+        plan, sources = write_plan(plan, [scene], asked, writer)
+        writer.commit(describe(plan, [scene], asked))
+    return plan, sources[0].statistics, PatchDataset.open(tmp_path / "p")
 
 
 def test_cells_carry_their_own_classes_and_unlabelled_cells_none(tmp_path):
@@ -94,6 +95,26 @@ def test_inside_means_not_one_cell_outside_the_area_nor_in_a_second_one(tmp_path
     assert plan.classes.categories.tolist() == [10]
 
 
+@pytest.mark.parametrize("how", ["uncovered", "ignored", "null", "without label"])
+def test_inside_counts_cells_that_have_no_label_too(tmp_path, how):
+    """One cell of the patch that is not of the area, for whatever reason, and the patch is not inside."""
+    areas = np.ones((3, 6), dtype=int)
+    if how in ("uncovered", "without label"):
+        areas[1, 1] = 0 if how == "uncovered" else 2
+    scene, table = area_scene(areas, {1: 10} | ({2: 20} if how == "without label" else {}))
+    if how == "without label":
+        table = feature_table([(1,), (2,)], [1, 2], table.classes, {1: 10})
+    if how == "ignored":
+        scene.ignored = np.zeros((3, 6), dtype=bool)
+        scene.ignored[1, 1] = True
+    nulls = np.zeros((3, 6), dtype=bool)
+    nulls[1, 1] = how == "null"
+    scene.nulls = nulls
+    _, _, dataset = sample(scene, table, tmp_path, rule="inside", max_null=50.0)
+    # A null of the imagery lies in the area all the same.
+    assert dataset.index["col"].tolist() == ([0, 3] if how == "null" else [3])
+
+
 def test_object_is_the_box_of_an_area_in_the_upper_left_corner_padded(tmp_path):
     areas = np.zeros((6, 6), dtype=int)
     areas[1:3, 2:5] = 1
@@ -135,12 +156,24 @@ def test_null_cells_are_stored_as_zero_and_have_no_label(tmp_path):
     assert len(plan.patches) == 3
 
 
+@pytest.mark.parametrize("rule", ["cells", "presence", "majority"])
+def test_a_class_that_only_null_cells_have_is_no_class_of_the_patch(tmp_path, rule):
+    classes = np.full((2, 4), 1)
+    classes[0, 0], classes[0, 2] = 2, 2
+    nulls = np.zeros((2, 4), dtype=bool)
+    nulls[0, 0] = True
+    scene, table = class_scene(classes, nulls=nulls)
+    plan, _, _ = sample(scene, table, tmp_path, size=(2, 2), rule=rule, max_null=50.0, min_labelled=10.0)
+    if rule == "majority":
+        assert plan.classes.categories.tolist() == [1]
+    else:
+        assert plan.patches.counts.tolist() == [[3, 0], [3, 1]]
+
+
 def test_background_fills_only_what_no_label_covers(tmp_path):
     areas = np.array([[1, 1, 0], [2, 2, 0], [3, 3, 3]])
     # Area 2 was selected but has no label; area 3 was not selected.
     scene, table = area_scene(areas, {1: 5})
-    from rlearndeep.sampling.labels import feature_table
-
     table = feature_table([(1,), (2,), (3,)], [1, 2], table.classes, {1: 5})
     plan, _, dataset = sample(scene, table, tmp_path, background=0)
     assert plan.classes.labels == ["background", "5"]

@@ -24,10 +24,10 @@ NO_SPLIT = Split(kind="none")
 
 def write(scene, table, asked, path):
     """Plan a scene, write it, open it again."""
-    plan = make_plan(scene, table, asked)
-    with PatchWriter(path, describe(plan, scene, asked), len(plan.patches), overwrite=True) as writer:
-        plan, statistics = write_plan(plan, scene, asked, writer)
-        manifest = complete(describe(plan, scene, asked), statistics, summarize(plan, scene), {}, None, "command")
+    plan = make_plan([scene], table, asked)
+    with PatchWriter(path, describe(plan, [scene], asked), len(plan.patches), overwrite=True) as writer:
+        plan, sources = write_plan(plan, [scene], asked, writer)
+        manifest = complete(describe(plan, [scene], asked), sources, summarize(plan, [scene]), {}, None, "command")
         writer.commit(manifest)
     return plan, PatchDataset.open(path)
 
@@ -71,13 +71,13 @@ def test_priority_depends_on_seed_and_place_only():
 def test_number_is_a_random_choice_that_does_not_depend_on_the_strips(memory):
     scene, table = class_scene(np.ones((400, 300), dtype=int))
     asked = Settings(size=(1, 1), number=500, split=NO_SPLIT, memory=memory)
-    plan = make_plan(scene, table, asked)
+    plan = make_plan([scene], table, asked)
     assert len(plan.patches) == 500
     assert plan.found == 400 * 300
-    again = make_plan(scene, table, Settings(size=(1, 1), number=500, split=NO_SPLIT))
+    again = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT))
     np.testing.assert_array_equal(plan.patches.row, again.patches.row)
     assert 150 < plan.patches.row.mean() < 250
-    other = make_plan(scene, table, Settings(size=(1, 1), number=500, split=NO_SPLIT, seed=2))
+    other = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT, seed=2))
     assert (other.patches.row != plan.patches.row).any()
 
 
@@ -87,9 +87,9 @@ def test_per_class_gives_each_class_its_number_or_all_it_has():
     classes[30:] = 3
     scene, table = class_scene(classes)
     asked = Settings(size=(1, 1), per_class=50, split=NO_SPLIT)
-    plan = make_plan(scene, table, asked)
+    plan = make_plan([scene], table, asked)
     assert np.bincount(plan.patches.label).tolist() == [50, 10, 50]
-    said = remarks(plan, asked, summarize(plan, scene))
+    said = remarks(plan, asked, summarize(plan, [scene]))
     assert any("class '2' has 10" in sentence for sentence in said)
 
 
@@ -97,7 +97,7 @@ def test_per_class_of_cell_labels_counts_patches_that_hold_the_class():
     classes = np.ones((64, 64), dtype=int)
     classes[5, 5] = classes[40, 40] = 2
     scene, table = class_scene(classes)
-    plan = make_plan(scene, table, Settings(size=(8, 8), per_class=3, split=NO_SPLIT))
+    plan = make_plan([scene], table, Settings(size=(8, 8), per_class=3, split=NO_SPLIT))
     assert plan.patches.has_class(1).sum() == 2
     assert 3 <= len(plan.patches) <= 5
 
@@ -106,12 +106,12 @@ def test_random_placement_finds_what_is_rare():
     classes = np.zeros((300, 300), dtype=int)
     classes[100:104, 200:204] = 1
     scene, table = class_scene(classes)
-    plan = make_plan(scene, table, Settings(size=(9, 9), placement="random", number=20, split=NO_SPLIT))
+    plan = make_plan([scene], table, Settings(size=(9, 9), placement="random", number=20, split=NO_SPLIT))
     assert len(plan.patches) == 20
     few = Settings(size=(9, 9), placement="random", number=500, split=NO_SPLIT)
-    plan = make_plan(scene, table, few)
+    plan = make_plan([scene], table, few)
     assert len(plan.patches) == 12 * 12
-    assert "144 were found" in remarks(plan, few, summarize(plan, scene))[0]
+    assert "144 were found" in remarks(plan, few, summarize(plan, [scene]))[0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 16])
@@ -181,7 +181,7 @@ def test_report_has_the_keys_of_the_contract_and_reads_well(tmp_path):
     summary = json.loads((tmp_path / "p" / "dataset.json").read_text())["report"]
     assert set(summary) == {
         *("patches", "parts", "classes", "duplicates", "dropped", "overlaps_between_parts"),
-        *("closest_parts_distance", "sources"),
+        *("closest_parts_distance", "sources", "same_ground_between_parts", "acquisitions"),
     }
     assert sum(summary["parts"].values()) == summary["patches"] == len(dataset)
     assert summary["overlaps_between_parts"] == 0
@@ -194,9 +194,9 @@ def test_a_class_without_any_patch_is_left_out_and_named():
     classes[7, 7] = 2
     scene, table = class_scene(classes)
     asked = Settings(size=(4, 4), rule="majority", split=NO_SPLIT)
-    plan = make_plan(scene, table, asked)
+    plan = make_plan([scene], table, asked)
     assert plan.classes.categories.tolist() == [1]
-    assert any("'2'" in sentence for sentence in remarks(plan, asked, summarize(plan, scene)))
+    assert any("'2'" in sentence for sentence in remarks(plan, asked, summarize(plan, [scene])))
 
 
 @pytest.mark.parametrize(
@@ -209,13 +209,14 @@ def test_a_class_without_any_patch_is_left_out_and_named():
 )
 def test_plans_that_cannot_be_made_say_the_way_out(classes, wishes, words):
     with pytest.raises(DeepLearningError, match=words):
-        make_plan(*class_scene(classes), Settings(**wishes))
+        scene, table = class_scene(classes)
+        make_plan([scene], table, Settings(**wishes))
 
 
 def test_all_null_imagery_is_named_as_the_reason():
     scene, table = class_scene(np.ones((4, 4), dtype=int), nulls=np.ones((4, 4), dtype=bool))
     with pytest.raises(DeepLearningError, match="max_null="):
-        make_plan(scene, table, Settings(size=(2, 2), split=NO_SPLIT))
+        make_plan([scene], table, Settings(size=(2, 2), split=NO_SPLIT))
 
 
 def test_integers_are_categories_and_texts_are_numbered_in_sorted_order():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -71,9 +73,9 @@ def test_distances_equal_those_of_all_pairs(patches, others, distance, oblong):
 
 def test_touching_patches_have_distance_zero_and_do_not_overlap():
     patches, part = patch_set([0, 0], [0, 4], (4, 4)), np.array([0, 2])
-    assert overlaps_between_parts(patches, part, REGION) == 0
+    assert overlaps_between_parts(patches, part, REGION) == (0, 0)
     assert closest_parts(patches, part, REGION) == 0.0
-    assert overlaps_between_parts(patch_set([0, 3], [0, 3], (4, 4)), part, REGION) == 2
+    assert overlaps_between_parts(patch_set([0, 3], [0, 3], (4, 4)), part, REGION) == (2, 0)
     assert closest_parts(patches, np.array([1, 1]), REGION) is None
 
 
@@ -93,7 +95,7 @@ def test_no_two_parts_come_closer_than_the_buffer(patches, buffer, block_size, s
         assume(False)
     kept = division.part != LEFT_OUT
     part, left = division.part[kept], patches.take(kept)
-    assert overlaps_between_parts(left, part, REGION) == 0
+    assert overlaps_between_parts(left, part, REGION) == (0, 0)
     assert closest_parts(left, part, REGION) >= division.buffer - 1e-9
     assert division.close == (~kept).sum()
     for block in np.unique(division.block):
@@ -135,6 +137,22 @@ def test_every_class_reaches_as_many_parts_as_it_has_groups(groups, classes, see
         members = part[owner == number]
         if groups >= 3 * classes and len(members) >= 3:
             assert set(members.tolist()) == {0, 1, 2}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 200), st.booleans())
+def test_a_class_in_three_distant_places_reaches_all_three_parts(seed, with_counts):
+    """Rare classes go first, whatever the common ones would like."""
+    random = np.random.default_rng(seed)
+    row, col = (grid.ravel() * 2 for grid in np.mgrid[0:48, 0:48])
+    label = random.integers(0, 3, len(row))
+    for place in (5, 1150, 2290):
+        label[place] = 3
+    patches = patch_set(row, col, (2, 2), label=label)
+    if with_counts:
+        patches = replace(patches, counts=np.eye(4, dtype=np.int32)[label] * 4)
+    part = divide(patches, Split(kind="block", block_size=100.0, buffer=20.0), REGION, (), 4, seed).part
+    assert sorted(part[label == 3].tolist()) == [0, 1, 2]
 
 
 def test_shares_are_met_as_closely_as_equal_groups_allow():

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Patches per second: 30,000 patches of 64x64x5 from 8000x8000 cells against a scan and a raw write of the same bytes.
+
+benchmarks/sampling.py [side in cells, default 8000] [patches, default 30000]
+
+The yardstick is a C program that reads the bands row by row, plus writing the bytes of the patches to the same disk;
+its seconds have no start-up in them, ours are those the tool reports: plan, patches, footprints. The rivals are what
+people write by hand: a loop over exported GeoTIFFs with rasterio, and the sampler of TorchGeo. Rivals that are not
+installed are named as left out. They run in processes of their own, away from GRASS's libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from session import compile_against_grass, project, restart_with_libraries
+
+SIZE, BANDS = 64, 5
+MEMORY = 300
+
+RASTERIO = """
+import sys, time
+import numpy as np, rasterio
+from rasterio.windows import Window
+files, side, count, out = sys.argv[4:], int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+random = np.random.default_rng(1)
+start = time.perf_counter()
+sources = [rasterio.open(file) for file in files]
+images = np.lib.format.open_memmap(out, mode="w+", dtype=np.uint16, shape=(count, len(files), 64, 64))
+for number, (row, col) in enumerate(random.integers(0, side - 64, (count, 2))):
+    for band, source in enumerate(sources):
+        images[number, band] = source.read(1, window=Window(col, row, 64, 64))
+images.flush()
+print(time.perf_counter() - start)
+"""
+
+TORCHGEO = """
+import sys, time
+from torch.utils.data import DataLoader
+from torchgeo.datasets import RasterDataset, stack_samples
+from torchgeo.samplers import RandomGeoSampler
+class Stack(RasterDataset):
+    filename_glob = "stack.tif"
+dataset, count = Stack(sys.argv[3]), int(sys.argv[2])
+start = time.perf_counter()
+for batch in DataLoader(dataset, batch_size=64, sampler=RandomGeoSampler(dataset, 64, count), collate_fn=stack_samples):
+    pass
+print(time.perf_counter() - start)
+"""
+
+
+def make_scene(side: int, names: list[str]) -> None:
+    """Bands of 16 bit with noise, and a label raster of seven classes."""
+    subprocess.run(["g.region", f"n={side}", "s=0", "w=0", f"e={side}", "res=1"], check=True)
+    for number, name in enumerate(names):
+        expression = f"{name} = int(3000 + 800 * sin(row() * {number + 1}) + rand(0, 500))"
+        subprocess.run(["r.mapcalc", "-s", expression], check=True)
+    subprocess.run(["r.mapcalc", "labels = int((row() / 90 + col() / 70) % 7) + 1"], check=True)
+    subprocess.run(["i.group", "group=g", f"input={','.join(names)}"], check=True)
+
+
+def sample(directory: Path, count: int, *wishes: str) -> dict:
+    """Report of the tool with the seconds and the peak memory of the whole command."""
+    shutil.rmtree(directory / "patches", ignore_errors=True)
+    command = [
+        *("v.sample.patches", "group=g", f"size={SIZE}", "placement=random", f"number={count}", "split=none"),
+        *(
+            "output=footprints",
+            f"patches={directory / 'patches'}",
+            f"memory={MEMORY}",
+            "duplicates=keep",
+            "format=json",
+        ),
+        *wishes,
+    ]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        text = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"v.sample.patches failed: {' '.join(command)}")
+    return {**json.loads(text), "whole": time.perf_counter() - start, "peak_mb": usage.ru_maxrss / 1024}
+
+
+def raw_write(directory: Path, size: int) -> float:
+    """Seconds of writing so many bytes to a file and to the disk's cache, as the patches are."""
+    piece = os.urandom(1 << 24)
+    start = time.perf_counter()
+    with open(directory / "raw", "wb") as stream:
+        for _ in range(size >> 24):
+            stream.write(piece)
+        os.fsync(stream.fileno())
+    seconds = time.perf_counter() - start
+    (directory / "raw").unlink()
+    return seconds
+
+
+def rival(package: str, code: str, arguments: list[str]) -> float | str:
+    """Seconds of a script that needs a package, or why it was left out."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "LD_", "PYTHON"))}
+    probe = subprocess.run([sys.executable, "-c", f"import {package}"], env=bare, capture_output=True, check=False)
+    if probe.returncode:
+        return f"left out: {package} is not installed"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=bare, capture_output=True, text=True, check=False
+    )
+    return float(done.stdout) if done.returncode == 0 else f"left out: {done.stderr.strip().splitlines()[-1]}"
+
+
+def rivals(directory: Path, names: list[str], side: int, count: int) -> dict[str, float | str]:
+    """The same number of patches by the usual scripts; exporting the bands is not counted."""
+    for name in names:
+        options = ["format=GTiff", "createopt=TILED=YES,COMPRESS=ZSTD", "type=UInt16", f"output={directory / name}.tif"]
+        subprocess.run(["r.out.gdal", "-f", "-c", f"input={name}", *options], check=True, stderr=subprocess.DEVNULL)
+    files = [str(directory / f"{name}.tif") for name in names]
+    found = {"rasterio loop": rival("rasterio", RASTERIO, [str(side), str(count), str(directory / "r.npy"), *files])}
+    tiled = ["format=GTiff", "createopt=TILED=YES,COMPRESS=ZSTD", "type=UInt16", f"output={directory / 'stack'}.tif"]
+    subprocess.run(["r.out.gdal", "-f", "-c", "input=g", *tiled], check=True, stderr=subprocess.DEVNULL)
+    found["TorchGeo sampler"] = rival("torchgeo", TORCHGEO, [str(side), str(count), str(directory)])
+    return found
+
+
+def main(side: int, count: int) -> None:
+    """Print seconds, ratios, and patches per second."""
+    restart_with_libraries()
+    names = [f"band{number}" for number in range(1, BANDS + 1)]
+    with project() as directory:
+        make_scene(side, names)
+        program = compile_against_grass(Path(__file__).with_name("scan.c"), directory)
+
+        def scan() -> float:
+            return float(subprocess.run([program, "read", *names], capture_output=True, text=True, check=True).stdout)
+
+        size = count * SIZE * SIZE * (2 * BANDS + 2)
+        scan()
+        yardstick = min(scan() for _ in range(3)) + min(raw_write(directory, size) for _ in range(2))
+        rows: list[tuple[str, float | str, float]] = [("C scan + raw write", yardstick, 0.0)]
+        for label, wishes in (
+            ("patches alone", ()),
+            ("with a label raster", ("raster=labels",)),
+            ("the same, nprocs=2", ("raster=labels", "nprocs=2")),
+        ):
+            answer = sample(directory, count, *wishes)
+            rows.append((label, answer["seconds"], answer["peak_mb"]))
+        rows += [(label, seconds, 0.0) for label, seconds in rivals(directory, names, side, count).items()]
+    print(f"{count} patches of {SIZE} x {SIZE} x {BANDS} from {side} x {side} cells, memory={MEMORY}")
+    print(f"{'':24}{'s':>8}{'ratio':>8}{'patches/s':>12}{'peak MB':>10}")
+    for label, seconds, peak in rows:
+        if isinstance(seconds, str):
+            print(f"{label:24}{seconds}")
+            continue
+        memory = f"{peak:10.0f}" if peak else ""
+        print(f"{label:24}{seconds:8.2f}{seconds / yardstick:8.2f}{count / seconds:12.0f}{memory}")
+
+
+if __name__ == "__main__":
+    numbers = [int(text) for text in sys.argv[1:]]
+    main(*(numbers + [8000, 30000][len(numbers) :]))
