@@ -15,6 +15,7 @@
 # %end
 # %option G_OPT_R_INPUTS
 # % key: input
+# % required: no
 # % description: Class maps, or value maps, to assess
 # %end
 # %option G_OPT_R_INPUT
@@ -34,7 +35,7 @@
 # % guisection: Reference
 # %end
 # %option G_OPT_DB_COLUMN
-# % label: Column of the reference vector
+# % label: Column of the reference vector, or of labels=
 # % description: Categories (integer), labels of categories (text), or values (floating point)
 # % guisection: Reference
 # %end
@@ -73,7 +74,8 @@
 # % key: model
 # % required: no
 # % multiple: yes
-# % description: Models that made the maps: cells inside their training footprints are reported apart
+# % label: Models that made the maps: cells inside their training footprints are reported apart
+# % description: With labels=, the model whose settings judge the labels
 # % guisection: Training
 # %end
 # %option G_OPT_V_INPUT
@@ -82,6 +84,46 @@
 # % label: Footprints written by v.sample.patches
 # % description: Cells inside those of part training are reported apart
 # % guisection: Training
+# %end
+# %option G_OPT_V_INPUT
+# % key: labels
+# % required: no
+# % label: Label vector to judge: columns say how much a model that never saw a label doubts it
+# % description: The vector that the patches were sampled from, in the current mapset
+# % guisection: Label quality
+# %end
+# %option G_OPT_M_DIR
+# % key: patches
+# % required: no
+# % description: Patch directory sampled from the label vector; default: the one the model was trained with
+# % guisection: Label quality
+# %end
+# %option
+# % key: folds
+# % type: integer
+# % required: no
+# % options: 2-1000
+# % answer: 5
+# % description: Number of trainings, each without its share of the label areas
+# % guisection: Label quality
+# %end
+# %option
+# % key: doubt
+# % type: string
+# % required: no
+# % answer: doubt
+# % label: Column to write the doubt to (0 to 1)
+# % description: Two more columns: NAME_suggested (class suggested instead) and NAME_cells (labels judged)
+# % guisection: Label quality
+# %end
+# %option
+# % key: device
+# % type: string
+# % required: no
+# % answer: auto
+# % key_desc: auto|cpu|cuda|cuda:N|mps
+# % description: Device to train on
+# % guisection: Label quality
 # %end
 # %option G_OPT_R_OUTPUTS
 # % key: difference
@@ -114,11 +156,20 @@
 # %option G_OPT_MEMORYMB
 # %end
 # %rules
-# % required: reference,vector
-# % exclusive: reference,vector
-# % collective: vector,column
+# % required: input,labels
+# % exclusive: input,labels
+# % requires: input,reference,vector
+# % exclusive: reference,vector,labels
+# % requires: vector,column
+# % requires: column,vector,labels
 # % requires: where,vector
 # % requires: level,levels
+# % requires_all: labels,model,column
+# % requires: patches,labels
+# % requires: folds,labels
+# % requires: doubt,labels
+# % requires: device,labels
+# % excludes: labels,strata,levels,segments,footprints,difference,matrix,report
 # %end
 
 import os
@@ -178,7 +229,76 @@ class Settings:
 
 
 def job(options, flags):
-    """Assess the maps; returns the object for format=json."""
+    """Assess the maps, or judge the labels; returns the object for format=json."""
+    if options["labels"]:
+        return judge_labels(options)
+    return assess_maps(options)
+
+
+def judge_labels(options):
+    """Write to the label vector how much models that never saw its labels doubt them."""
+    from rlearndeep.accuracy.label_quality import LabelScores, doubt_text, judgement
+    from rlearndeep.backends import get_backend
+    from rlearndeep.gis.label_areas import areas_of_labels, check_columns, write_columns
+    from rlearndeep.gis.vectors import open_features
+    from rlearndeep.learning import crossvalidation
+
+    vector = open_features(options["labels"], options["layer"], options["column"])
+    names = [options["doubt"] + ending for ending in ("", "_suggested", "_cells")]
+    columns = dict(zip(names, ("double precision", "varchar(250)", "integer"), strict=True))
+    check_columns(vector, columns, [options["column"]], gs.overwrite())
+    card, dataset = model_and_patches(options)
+    crossvalidation.check_patches(card, dataset)
+    areas = crossvalidation.LabelAreas.of(dataset, *areas_of_labels(dataset, vector))
+    settings = crossvalidation.model_settings(card, options["device"])
+    folds = crossvalidation.make_folds(areas, int(options["folds"]), card.normalization, settings.seed)
+    scores = LabelScores(areas.categories, len(card.classes))
+
+    def progress(done, total, message):
+        gs.verbose(message)
+        gs.percent(done, total, 1)
+
+    backend = get_backend(card.backend)
+    for held in crossvalidation.judge(folds, card, settings, backend, progress=progress, warn=gs.warning):
+        scores.add(*held)
+    result = {"vector": vector.name, "model": options["model"], "patches": str(dataset.path)}
+    result |= judgement(scores.result(card.classes), vector.values, [fold.near for fold in folds])
+    for remark in result["remarks"]:
+        gs.warning(remark)
+    write_columns(
+        vector,
+        columns,
+        {row["area"]: (row["doubt"], (row["suggested"] or {}).get("label"), row["cells"]) for row in result["areas"]},
+    )
+    if options["format"] == "plain":
+        print(doubt_text(result))
+    return result
+
+
+def model_and_patches(options):
+    """The model that judges and the patches of the labels."""
+    from rlearndeep.accuracy.footprints import patch_directories
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.model import read_card
+    from rlearndeep.patches import PatchDataset
+
+    models = options["model"].split(",")
+    if len(models) > 1:
+        raise DeepLearningError(
+            _("Labels are judged with the settings of one model; got {}. Give one model=.").format(len(models))
+        )
+    paths = [options["patches"]] if options["patches"] else patch_directories(models[0])
+    if len(paths) > 1:
+        raise DeepLearningError(
+            _(
+                "Labels are judged for one patch directory; the model was trained with {}. Choose one with patches=."
+            ).format(", ".join(map(str, paths)))
+        )
+    return read_card(models[0]), PatchDataset.open(paths[0])
+
+
+def assess_maps(options):
+    """Compare the maps with the reference."""
     from rlearndeep.accuracy.remarks import remarks
     from rlearndeep.gis.session import current_region
 
@@ -329,6 +449,7 @@ def class_layers(settings, region, ground):
     from rlearndeep.accuracy.counting import codings_of
     from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
     from rlearndeep.accuracy.tally import Coding, Layout
+    from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.references import categories_of, class_table, segment_range, strata_categories
 
     levels = LevelTable.read(settings.levels) if settings.levels else None
@@ -339,6 +460,13 @@ def class_layers(settings, region, ground):
         reference = Coding(ground.vector.features, codes, len(table))
         if ground.areas:
             reference = Coding(ground.areas.values, codes[ground.areas.positions], len(table))
+        if unknown and not levels and len(unknown) == len(table):
+            raise DeepLearningError(
+                _(
+                    "Texts of a reference are labels of the map; none of {texts} is a label of <{map}>. Give the map "
+                    "labels with r.category, or a column with categories."
+                ).format(texts=", ".join(unknown[:5]), map=settings.maps[0])
+            )
         if unknown and not levels:
             gs.warning(_("Classes of the reference that no map has: {}").format(", ".join(unknown)))
     else:

@@ -274,6 +274,11 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
         (("input=nothing", "reference=truth"), "nothing"),
         (("input=good", "reference=nothing"), "nothing"),
         (("input=good",), "reference"),
+        (("input=truth", "vector=plots", "column=name"), "none of Water, forest, moor is a label"),
+        (("labels=plots", "column=name"), "model"),
+        (("labels=plots", "column=name", "model=/nowhere", "matrix=m.csv"), "mutually exclusive"),
+        (("labels=plots", "column=name", "model=/nowhere"), "model.json"),
+        (("input=good", "reference=truth", "folds=3"), "requires"),
         (("input=good", "vector=nothing", "column=number"), "nothing"),
         (("input=good", "vector=plots", "column=colour"), "colour"),
         (("input=good", "vector=plots", "column=number", "where=number = 99"), "where="),
@@ -289,6 +294,72 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
 )
 def test_bad_input_is_one_line(small, arguments, words):
     assert words in small.error(TOOL, *arguments)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, grass_env) -> tuple[Grass, Path]:
+    """Sixteen squares of two classes, of which number 6 has the wrong label; patches of cells and of 8 x 8 cells."""
+    folder = tmp_path_factory.mktemp("labelled")
+    session = new_mapset(folder, grass_env, "EPSG:32119")
+    session.ok("g.region", "n=400", "s=0", "w=0", "e=400", "res=10")
+    raster(session, "square", "((row() - 1) / 10) * 4 + (col() - 1) / 10")
+    for band in (1, 2):
+        raster(
+            session,
+            f"b{band}",
+            f"1000 + 200 * ((square + square / 4) % 2 == {band - 1}) + (row() * 37 + col() * (60 + {band})) % 120",
+        )
+    session.ok("i.group", "group=scene", "input=b1,b2")
+    session.ok("v.mkgrid", "map=squares", "grid=4,4")
+    session.ok("v.db.addcolumn", "map=squares", "columns=use varchar(20)")
+    for number, name in ((0, "meadow"), (1, "it''s wood")):
+        where = f"where=((row - 1) * 4 + col - 1 + row - 1) % 2 = {number}"
+        session.ok("v.db.update", "map=squares", "column=use", f"value={name}", where)
+    session.ok("v.db.update", "map=squares", "column=use", "value=meadow", "where=row = 2 and col = 3")
+    common = ("group=scene", "input=squares", "column=use", "split=none", "--quiet")
+    session.ok("v.sample.patches", *common, "size=1", f"patches={folder}/cells", "output=cells")
+    session.ok("v.sample.patches", *common, "size=8", "label=cells", f"patches={folder}/windows", "output=windows")
+    for name in ("cells", "windows"):
+        options = ("architecture=mlp", "hidden=8", "epochs=6", "learning_rate=0.02", "device=cpu", "--quiet")
+        session.ok("r.learn.deep.train", f"patches={folder}/{name}", f"model={folder}/{name}_model", *options)
+    return session, folder
+
+
+@pytest.mark.parametrize("kind", ["cells", "windows"])
+def test_a_wrong_label_is_found_and_written_to_the_vector(labelled, kind):
+    session, folder = labelled
+    wrong = int(session.ok("v.db.select", "-c", "map=squares", "columns=cat", "where=row = 2 and col = 3"))
+    arguments = ("labels=squares", "column=use", f"model={folder}/{kind}_model", f"doubt={kind}", "folds=4")
+    found = session.json(TOOL, *arguments)
+    assert (found["folds"], len(found["areas"]), found["not_judged"]) == (4, 16, 0)
+    worst = found["areas"][0]
+    assert (worst["area"], worst["label"], worst["suggested"]["label"]) == (wrong, "meadow", "it's wood")
+    assert worst["doubt"] > 0.5 > found["areas"][1]["doubt"]
+    # Windows of 8 x 8 cells leave nothing of the 40 x 40 cells out.
+    assert sum(row["cells"] for row in found["areas"]) == 1600
+    assert {row["cells"] for row in found["areas"]} == {100}
+    table = session.ok("v.db.select", "-c", "map=squares", f"columns=cat,{kind},{kind}_suggested,{kind}_cells")
+    written = {int(row.split("|")[0]): row.split("|")[1:] for row in table.split("\n") if row}
+    assert written[wrong][1:] == ["it's wood", "100"] and float(written[wrong][0]) == worst["doubt"]
+    assert sum(bool(suggested) for _, suggested, _ in written.values()) == sum(
+        row["suggested"] is not None for row in found["areas"]
+    )
+    assert "is not replaced unasked" in session.error(TOOL, *arguments)
+
+
+def test_labels_that_cannot_be_judged_are_refused(labelled):
+    session, folder = labelled
+    model = f"model={folder}/cells_model"
+    assert "in use" in session.error(TOOL, "labels=squares", "column=use", model, "doubt=use", "--overwrite")
+    assert "patch size" in session.error(
+        TOOL, "labels=squares", "column=use", model, f"patches={folder}/windows", "doubt=other"
+    )
+    session.ok("g.mapset", "-c", "mapset=another", GIS_LOCK="1")
+    try:
+        session.ok("g.mapsets", "mapset=PERMANENT", "operation=add")
+        assert "g.copy vector=squares@PERMANENT,squares" in session.error(TOOL, "labels=squares", "column=use", model)
+    finally:
+        session.ok("g.mapset", "mapset=PERMANENT", GIS_LOCK="1")
 
 
 def test_no_overlap_is_refused_and_nothing_written(small):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import ClassTable
 
-CONFIDENCE = 0.95
-"""Confidence of all intervals."""
-
-HALF_WIDTH = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
-"""Half the width of an interval in standard errors."""
+HALF_WIDTH = 1.96
+"""Half the width of a 95 % confidence interval in standard errors, as Olofsson et al. (2014) round it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Estimate:
         return Estimate(self.value * factor, self.error * factor)
 
     def half_width(self) -> NDArray[np.float64]:
-        """Half the width of the confidence interval, from the normal distribution."""
+        """Half the width of the 95 % confidence interval, from the normal distribution."""
         return HALF_WIDTH * self.error
 
     def to_json(self, largest: float, index: int) -> dict[str, float | None]:
@@ -60,10 +56,12 @@ class StratifiedSample:
     Attributes:
         counts: (H, K, K) units per stratum, reference class and map class.
         areas: (H,) area of each stratum, any unit.
+        holds: (H, K) True for the map classes that a stratum can hold; None where it can hold any.
     """
 
     counts: NDArray[np.int64]
     areas: NDArray[np.float64]
+    holds: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.units.sum() == 0 or self.areas[self.units > 0].sum() <= 0:
@@ -110,11 +108,15 @@ class StratifiedSample:
             residuals = part - value[:, None, None] * whole
             mean = np.einsum("hrm,nrm->nh", shares, residuals)
             spread = np.maximum(np.einsum("hrm,nrm->nh", shares, residuals**2) - mean**2, 0.0)
-            variance = np.where(
-                (units < 2) & (np.abs(residuals).max(axis=(1, 2)) > 0)[:, None], np.nan, spread / (units - 1)
-            )
+            # The spread of a single unit is unknown, unless no unit of its stratum could count.
+            counting = (np.abs(residuals).max(axis=1) > 0).astype(int) @ self._held(used).T.astype(int) > 0
+            variance = np.where((units < 2) & counting, np.nan, spread / np.maximum(units - 1, 1))
             error = np.sqrt((areas**2 * variance).sum(axis=1)) / total
         return Estimate(value, error)
+
+    def _held(self, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Map classes that strata can hold, (strata, K)."""
+        return np.ones(self.counts.shape[::2], dtype=bool)[used] if self.holds is None else self.holds[used]
 
     def overall_accuracy(self) -> Estimate:
         """Share of the area that is mapped as its reference class (equations 1 and 5)."""

@@ -143,7 +143,7 @@ class Assessment:
             keys, counts, _ = tally.pairs[number].entries()
             keys = keys[:, [2, 1, 2]]
             stratum_areas = areas.areas(areas.maps[number])[:-1]
-        sample = _sample(keys, counts, stratum_areas, level, number)
+        sample = _sample(keys, counts, stratum_areas, level, number, own=not tally.strata)
         mapped = self._mapped(number, level)
         return {"strata": int((stratum_areas > 0).sum()), **area_scores(sample, mapped, level.classes)}
 
@@ -218,8 +218,9 @@ def _project(reference: Codes, mapped: Codes, amounts: NDArray, level: Level, nu
 
 
 def _sample(
-    keys: Codes, counts: Codes, stratum_areas: NDArray[np.float64], level: Level, number: int
+    keys: Codes, counts: Codes, stratum_areas: NDArray[np.float64], level: Level, number: int, own: bool
 ) -> StratifiedSample:
+    """The sample at a level; with ``own`` strata each stratum is a class of the map."""
     size = len(level.classes)
     rows, cols = _needed(level.reference)[keys[:, 1]], _needed(level.maps[number])[keys[:, 2]]
     known = (keys[:, 0] < len(stratum_areas)) & (rows != UNLABELLED) & (cols != UNLABELLED)
@@ -228,7 +229,8 @@ def _sample(
     position[used] = np.arange(len(used))
     table = np.zeros((len(used), size, size), dtype=np.int64)
     np.add.at(table, (position[keys[known, 0]], rows[known], cols[known]), counts[known])
-    return StratifiedSample(table, stratum_areas[used])
+    holds = _needed(level.maps[number])[used][:, None] == np.arange(size) if own else None
+    return StratifiedSample(table, stratum_areas[used], holds)
 
 
 def _commonest(counter: Counter, classes: Codes) -> tuple[Codes, Codes]:

@@ -70,7 +70,7 @@ def training_footprints(models: Sequence[str | os.PathLike], region: Region) -> 
     """
     edges = [np.empty((0, 4))]
     for directory in models:
-        for path in _patch_directories(directory):
+        for path in patch_directories(directory):
             dataset = PatchDataset.open(path)
             chosen = dataset.index[dataset.positions("training")]
             height, width = dataset.manifest.reference.shape
@@ -85,7 +85,12 @@ def _cells(edges: NDArray[np.float64], origin: float, step: float) -> NDArray[np
     return np.ceil((edges - origin) / step - 0.5 - 1e-6).astype(np.int64)
 
 
-def _patch_directories(model: str | os.PathLike) -> list[Path]:
+def patch_directories(model: str | os.PathLike) -> list[Path]:
+    """The patch directories that a model was trained with, as they lie now.
+
+    Raises:
+        DeepLearningError: no model, one that names none, or a directory that is gone.
+    """
     named = read_card(model).training.get("patches") or []
     named = [named] if isinstance(named, str) else named
     if not named:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import UNLABELLED, ClassTable, MapClass
-
-_DELIMITERS = ",;|\t"
+from rlearndeep.scene.levels import LevelTable, is_integer
 
 
 @dataclass(frozen=True)
@@ -90,15 +86,13 @@ def vector_classes(
     found: dict[str, int] = {}
     unknown = []
     for text in dict.fromkeys(labels.tolist()):
-        category = known.get(text.casefold(), int(text) if _is_integer(text) else None)
+        category = known.get(text.casefold(), int(text) if is_integer(text) else None)
         if category is None:
             category = max([0, *used, *found.values()]) + 1
             unknown.append(text)
         found[text] = category
     merged = {category: text for text, category in reversed(found.items())}
-    table = ClassTable(
-        tuple(MapClass(category, "" if _is_integer(text) else text) for category, text in merged.items())
-    )
+    table = ClassTable(tuple(MapClass(category, "" if is_integer(text) else text) for category, text in merged.items()))
     return table, table.indices_of([found[text] for text in labels.tolist()]).astype(np.int64), unknown
 
 
@@ -115,157 +109,56 @@ def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[s
     return list(conflicts.values())
 
 
-@dataclass(frozen=True)
-class LevelTable:
-    """A table from the finest classes to their parents.
+def levels_of(table: LevelTable, maps: Sequence[ClassTable], reference: ClassTable) -> list[Level]:
+    """One level per column, the finest first.
 
-    Attributes:
-        path: the file.
-        names: a name per column, the finest level first.
-        rows: a tuple of texts per finest class.
+    Each raster's classes are looked up, by category and then by label, in the finest column that
+    holds all of them; a raster takes part in that level and in the coarser ones.
+
+    Raises:
+        DeepLearningError: a class of a map or of the reference stands in no column.
     """
+    sources = [*maps, reference]
+    finest = [table.finest_column(source) for source in sources]
+    return [_level(table, column, sources, finest) for column in range(len(table.names))]
 
-    path: str
-    names: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
-    @classmethod
-    def read(cls, path: str | os.PathLike) -> LevelTable:
-        """Read a CSV file with a header; the delimiter is a comma, semicolon, pipe or tabulator.
+def _level(table: LevelTable, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> Level:
+    classes = _classes(table, column, sources, finest)
+    codes = [
+        _indices(table, source, start, column, classes) if start <= column else None
+        for source, start in zip(sources, finest, strict=True)
+    ]
+    return Level(table.names[column], classes, codes[-1], tuple(codes[:-1]))
 
-        Raises:
-            DeepLearningError: no such file, fewer than two columns, rows of different length, or a
-                class that stands in it twice.
-        """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeepLearningError(
-                f"The table of levels must be a readable text file; '{path}' is not ({error}). Check levels=."
-            ) from error
-        header = text.partition("\n")[0]
-        delimiter = max(_DELIMITERS, key=header.count)
-        table = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
-        if len(table) < 2 or len(table[0]) < 2:
-            raise DeepLearningError(
-                f"A table of levels needs a header and two columns, class and parent; '{path}' has "
-                f"{len(table[0]) if table else 0} column(s) and {max(len(table) - 1, 0)} class(es). "
-                "Write one line per class."
-            )
-        names, rows = tuple(table[0]), tuple(tuple(row) for row in table[1:])
-        uneven = [row for row in rows if len(row) != len(names) or not all(row)]
-        if uneven:
-            raise DeepLearningError(
-                f"Every line of a table of levels has one value per column; '{path}' has {len(names)} columns and the "
-                f"line '{delimiter.join(uneven[0])}'. Complete it."
-            )
-        finest = [row[0] for row in rows]
-        if len(set(finest)) != len(finest):
-            double = next(value for value in finest if finest.count(value) > 1)
-            raise DeepLearningError(
-                f"Every class stands once in a table of levels; '{path}' has '{double}' twice. Remove one line."
-            )
-        return cls(str(path), names, rows)
 
-    @property
-    def numbers(self) -> list[int]:
-        """All integers of the table."""
-        return [int(text) for row in self.rows for text in row if _is_integer(text)]
-
-    def column(self, name: str) -> int:
-        """Position of a level.
-
-        Raises:
-            DeepLearningError: there is no such level.
-        """
-        if name not in self.names:
-            raise DeepLearningError(
-                f"A level must be a column of '{self.path}'; got '{name}', the columns are {', '.join(self.names)}. "
-                "Choose one of them."
-            )
-        return self.names.index(name)
-
-    def levels(self, maps: Sequence[ClassTable], reference: ClassTable) -> list[Level]:
-        """One level per column, the finest first.
-
-        Each raster's classes are looked up, by category and then by label, in the finest column that
-        holds all of them; a raster takes part in that level and in the coarser ones.
-
-        Raises:
-            DeepLearningError: a class of a map or of the reference stands in no column.
-        """
-        sources = [*maps, reference]
-        finest = [self._finest_column(table) for table in sources]
-        return [self._level(column, sources, finest) for column in range(len(self.names))]
-
-    def _level(self, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> Level:
-        classes = self._classes(column, sources, finest)
-        codes = [
-            self._indices(table, start, column, classes) if start <= column else None
-            for table, start in zip(sources, finest, strict=True)
+def _classes(table: LevelTable, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> ClassTable:
+    """Classes of a level: integers are categories; texts are numbered unless a raster of that level is."""
+    texts = table.texts(column)
+    known = [entry for source, start in zip(sources, finest, strict=True) if start == column for entry in source]
+    if all(is_integer(text) for text in texts):
+        found = {entry.category: entry for entry in reversed(known)}
+        entries = [found.get(int(text), MapClass(int(text), "")) for text in texts]
+    else:
+        by_label = {entry.label.casefold(): entry for entry in reversed(known) if entry.label}
+        by_category = {str(entry.category): entry for entry in reversed(known)}
+        taken = {entry.category for entry in known}
+        free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
+        entries = [
+            by_label.get(text.casefold()) or by_category.get(text) or MapClass(next(free), text) for text in texts
         ]
-        return Level(self.names[column], classes, codes[-1], tuple(codes[:-1]))
+    return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
 
-    def _classes(self, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> ClassTable:
-        """Classes of a level: integers are categories; texts are numbered unless a raster of that level is."""
-        texts = list(dict.fromkeys(row[column] for row in self.rows))
-        known = [entry for table, start in zip(sources, finest, strict=True) if start == column for entry in table]
-        if all(_is_integer(text) for text in texts):
-            found = {entry.category: entry for entry in reversed(known)}
-            entries = [found.get(int(text), MapClass(int(text), "")) for text in texts]
-        else:
-            by_label = {entry.label.casefold(): entry for entry in reversed(known) if entry.label}
-            by_category = {str(entry.category): entry for entry in reversed(known)}
-            taken = {entry.category for entry in known}
-            free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
-            entries = [
-                by_label.get(text.casefold()) or by_category.get(text) or MapClass(next(free), text) for text in texts
-            ]
-        return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
 
-    def _indices(self, table: ClassTable, start: int, column: int, classes: ClassTable) -> NDArray[np.int64]:
-        parents = self._parents(start, column)
-        labels = {label.casefold(): index for index, label in enumerate(classes.labels)}
-        categories = {str(entry.category): index for index, entry in enumerate(classes)}
-        result = []
-        for entry in table:
-            text = parents[self._key(entry, start) or ""]
-            result.append(labels[text.casefold()] if text.casefold() in labels else categories[text])
-        return _with_null(np.array(result, dtype=np.int64))
-
-    def _parents(self, start: int, column: int) -> dict[str, str]:
-        parents: dict[str, str] = {}
-        for row in self.rows:
-            key = row[start].casefold()
-            if parents.setdefault(key, row[column]) != row[column]:
-                raise DeepLearningError(
-                    f"A class has one parent in each coarser level; '{row[start]}' has '{parents[key]}' and "
-                    f"'{row[column]}' in column {self.names[column]} of '{self.path}'. Correct the table of levels."
-                )
-        return parents
-
-    def _finest_column(self, table: ClassTable) -> int:
-        for column in range(len(self.names)):
-            if all(self._key(entry, column) is not None for entry in table):
-                return column
-        known = {row[0].casefold() for row in self.rows}
-        missing = [
-            f"{entry.category} {entry.label}".strip()
-            for entry in table
-            if str(entry.category) not in known and entry.label.casefold() not in known
-        ]
-        raise DeepLearningError(
-            f"Every class of maps and reference must stand in the table of levels; '{self.path}' has no "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Add a line for each, by category or label."
-        )
-
-    def _key(self, entry: MapClass, column: int) -> str | None:
-        """How a class is written in a column: as its category or as its label; None if it is not."""
-        texts = {row[column].casefold() for row in self.rows}
-        for text in (str(entry.category), entry.label.casefold()):
-            if text and text in texts:
-                return text
-        return None
+def _indices(table: LevelTable, source: ClassTable, start: int, column: int, classes: ClassTable) -> NDArray[np.int64]:
+    parents = table.parents(start, column)
+    labels = {label.casefold(): index for index, label in enumerate(classes.labels)}
+    categories = {str(entry.category): index for index, entry in enumerate(classes)}
+    result = []
+    for entry in source:
+        text = parents[table.key(entry, start) or ""]
+        result.append(labels[text.casefold()] if text.casefold() in labels else categories[text])
+    return _with_null(np.array(result, dtype=np.int64))
 
 
 def common_levels(
@@ -276,7 +169,7 @@ def common_levels(
     Raises:
         DeepLearningError: no such level, or the reference or a map is coarser than it.
     """
-    levels = table.levels(maps, reference)
+    levels = levels_of(table, maps, reference)
     if not name:
         return tuple(
             level for level in levels if level.reference is not None and any(codes is not None for codes in level.maps)
@@ -292,7 +185,3 @@ def common_levels(
 
 def _with_null(indices: NDArray) -> NDArray[np.int64]:
     return np.append(indices, UNLABELLED).astype(np.int64)
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdigit()

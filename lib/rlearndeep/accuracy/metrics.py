@@ -83,9 +83,10 @@ def scores(matrix: ArrayLike, classes: ClassTable) -> dict[str, Any]:
 
 
 def classification_report(values: dict[str, Any]) -> str:
-    """The familiar table of per-class scores, then the summary, of :func:`scores`; no final line break.
+    """The familiar table of per-class scores, then the summary, of :func:`scores` or :func:`presence_scores`.
 
-    Numbers have a decimal point whatever the locale; ``-`` stands for a score that is not defined.
+    No final line break. Numbers have a decimal point whatever the locale; ``-`` stands for a score that is not
+    defined.
     """
     names = [_name(entry) for entry in values["classes"]]
     width = max([len(name) for name in names] + [len(label) for _, label in _SUMMARY])
@@ -94,7 +95,7 @@ def classification_report(values: dict[str, Any]) -> str:
         precision, recall, f1, iou = (_number(entry[key]) for key in _PER_CLASS)
         lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {f1:>6}  {iou:>6}  {entry['support']:>10}")
     lines.append("")
-    lines += [f"{label:{width}}  {_number(values[key]):>9}" for key, label in _SUMMARY]
+    lines += [f"{label:{width}}  {_number(values[key]):>9}" for key, label in _SUMMARY if key in values]
     return "\n".join(lines)
 
 
@@ -168,6 +169,65 @@ def regression_scores(sums: RegressionSums) -> dict[str, Any]:
         "mae": sums.absolute / sums.count,
         "bias": sums.error / sums.count,
         "r2": 1.0 - sums.squared / sums.squares if sums.squares > 0 else None,
+    }
+
+
+def regression_report(values: dict[str, Any]) -> str:
+    """The scores of :func:`regression_scores` as lines of text; no final line break."""
+    names = {"rmse": "RMSE", "mae": "MAE", "bias": "Bias", "r2": "R2", "count": "Labels"}
+    lines = []
+    for key, name in names.items():
+        value = values[key]
+        text = _UNDEFINED if value is None else f"{value}" if key == "count" else f"{value:.6g}"
+        lines.append(f"{name:6}  {text:>12}")
+    return "\n".join(lines)
+
+
+def count_presence(reference: ArrayLike, predicted: ArrayLike) -> NDArray[np.int64]:
+    """Confusion matrices of several labels at once.
+
+    Args:
+        reference: (N, K) integers, 1 where a class is present, 0 where not; others are not counted.
+        predicted: (N, K), true where a class is said to be present.
+
+    Returns:
+        (K, 2, 2) counts; rows = reference, columns = prediction, absent before present.
+    """
+    truth, said = np.asarray(reference), np.asarray(predicted).astype(bool)
+    return np.stack(
+        [
+            np.stack([((truth == present) & (said == answer)).sum(axis=0) for answer in (False, True)], axis=-1)
+            for present in (0, 1)
+        ],
+        axis=1,
+    ).astype(np.int64)
+
+
+def presence_scores(matrices: ArrayLike, classes: ClassTable) -> dict[str, Any]:
+    """Scores of several labels, of the counts of :func:`count_presence`.
+
+    Every class is scored for itself; a score that is not defined is None, as in :func:`scores`. ``f1_macro`` and
+    ``f1_weighted`` are means over the classes that are present somewhere; ``overall_accuracy`` is the share of
+    right answers among all of all classes.
+
+    Returns:
+        ``overall_accuracy``, ``f1_macro``, ``f1_weighted``, ``classes`` (as in :func:`scores`, support = number of
+        patches with the class) and ``confusion_matrices``, one per class.
+    """
+    tables = np.asarray(matrices)
+    entries = []
+    for entry, label, table in zip(classes, classes.labels, tables, strict=True):
+        both = _class_scores(table)
+        known = {name: both[name][1] for name in _PER_CLASS}
+        entries.append({"category": entry.category, "label": label, **known, "support": table[1].sum().item()})
+    f1, support = (np.array([entry[key] for entry in entries if entry["support"]]) for key in ("f1", "support"))
+    total = tables.sum()
+    return {
+        "overall_accuracy": float(tables[:, [0, 1], [0, 1]].sum() / total) if total else None,
+        "f1_macro": float(f1.mean()) if len(f1) else None,
+        "f1_weighted": float(np.average(f1, weights=support)) if len(f1) else None,
+        "classes": entries,
+        "confusion_matrices": tables.tolist(),
     }
 
 

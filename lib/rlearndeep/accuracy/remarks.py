@@ -50,7 +50,7 @@ def _areas(entry: dict[str, Any]) -> list[str]:
         )
     if area["overall_accuracy"]["standard_error"] is None:
         found.append(
-            f"A stratum of <{entry['map']}> holds fewer than {_FEW_UNITS} reference units: standard errors cannot be "
-            "estimated. Sample more units in it or join strata."
+            f"A stratum of <{entry['map']}> holds fewer than {_FEW_UNITS} reference units: some standard errors "
+            "cannot be estimated. Sample more units in it or join strata."
         )
     return found

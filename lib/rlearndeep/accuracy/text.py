@@ -19,7 +19,7 @@ def plain_text(result: dict[str, Any]) -> str:
     parts = [_head(result)]
     for entry in result["maps"]:
         parts.append(_values(entry) if result["kind"] == "values" else _classes(entry, result))
-        parts += [_level(level) for level in entry.get("levels", []) if len(entry["levels"]) > 1]
+        parts += [_level(level) for level in entry.get("levels", [])[1:]]  # the first one is printed in full
     parts += [_comparison(entry) for entry in result.get("comparisons", [])]
     return "\n\n".join(parts)
 

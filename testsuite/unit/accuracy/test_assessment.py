@@ -167,6 +167,16 @@ def test_values_are_scored_and_nulls_counted():
     assert counts[0].without_reference == 1
 
 
+def test_values_inside_training_footprints_are_summed_apart():
+    stack = np.array([[[1.0, 2.0, 3.0, 9.0]], [[1.0, 4.0, 3.0, 5.0]]])
+    mask = np.array([[False, True, False, True]])
+    counts = ValueCounting(Layers(1, 1), (0.0, 9.0), lambda window: mask).cells(strips(stack))
+    entry = value_result(["v"], counts, zones=True)["maps"][0]
+    zones = entry["training_footprints"]
+    assert (zones["units"], zones["share"], zones["inside"]["mae"], zones["outside"]["mae"]) == (2, 0.5, 3.0, 0.0)
+    assert entry["mae"] == 1.5
+
+
 def test_areas_of_values_give_their_value_to_their_cells():
     stack = np.array([[[1.0, 2.0, 3.0]], [[5.0, 7.0, 6.0]]])
     values = np.array([5, 7]), np.array([1.5, 2.0])
@@ -198,3 +208,6 @@ def test_matrix_table_names_rows_and_columns():
     known = (stack != NULL).all(axis=0)
     assert lines[1].startswith("map0,1 water,")
     assert lines[-1].split(",")[-1] == str(known.sum())
+    rows = np.array([line.split(",")[2:] for line in lines[1:]], dtype=int)
+    assert rows[-1].tolist() == rows[:-1].sum(axis=0).tolist() and (rows[:, -1] == rows[:, :-1].sum(axis=1)).all()
+    assert rows[:3, :3].tolist() != rows[:3, :3].T.tolist()  # or lines and columns could be exchanged unseen

@@ -6,7 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from rlearndeep.accuracy.metrics import RegressionSums, classification_report, count_pairs, regression_scores, scores
+from rlearndeep.accuracy.metrics import (
+    RegressionSums,
+    classification_report,
+    count_pairs,
+    count_presence,
+    presence_scores,
+    regression_report,
+    regression_scores,
+    scores,
+)
 from rlearndeep.scene.classes import ClassTable, MapClass
 from sklearn import metrics
 
@@ -109,3 +118,36 @@ def test_pairs_with_a_null_are_left_out_of_sums():
 
 def test_no_pair_has_no_score():
     assert regression_scores(RegressionSums())["rmse"] is None
+
+
+def test_presence_is_scored_class_by_class_as_by_scikit_learn() -> None:
+    random = np.random.default_rng(4)
+    truth, said = random.integers(2, size=(50, 3)), random.integers(2, size=(50, 3)).astype(bool)
+    classes = ClassTable(tuple(MapClass(number, "") for number in range(3)))
+    found = presence_scores(count_presence(truth, said), classes)
+    expected = metrics.precision_recall_fscore_support(truth, said)
+    for row, key in zip(expected, ("precision", "recall", "f1", "support"), strict=True):
+        assert [entry[key] for entry in found["classes"]] == pytest.approx(row.tolist())
+    assert found["f1_macro"] == pytest.approx(metrics.f1_score(truth, said, average="macro"))
+    assert found["f1_weighted"] == pytest.approx(metrics.f1_score(truth, said, average="weighted"))
+    assert found["overall_accuracy"] == pytest.approx((truth == said).mean())
+    np.testing.assert_array_equal(found["confusion_matrices"], metrics.multilabel_confusion_matrix(truth, said))
+
+
+def test_presence_that_is_unknown_or_never_there_is_no_zero_in_the_mean() -> None:
+    classes = ClassTable(tuple(MapClass(number, "") for number in range(3)))
+    truth = np.array([[1, 0, -1], [0, 0, -1]])
+    found = presence_scores(count_presence(truth, truth == 1), classes)
+    assert found["f1_macro"] == 1.0 and found["overall_accuracy"] == 1.0
+    assert [entry["f1"] for entry in found["classes"]] == [1.0, None, None]
+    empty = presence_scores(np.zeros((3, 2, 2)), classes)
+    assert empty["f1_macro"] is None and empty["overall_accuracy"] is None
+    assert "F1 macro" in classification_report(found) and "Kappa" not in classification_report(found)
+
+
+def test_the_report_of_values_has_every_score() -> None:
+    sums = RegressionSums.of([1.0, 2.0, 4.0], [1.0, 3.0, 4.0])
+    text = regression_report(regression_scores(sums))
+    for word in ("RMSE", "MAE", "Bias", "R2", "0.57735", "3"):
+        assert word in text
+    assert "-" in regression_report(regression_scores(RegressionSums()))

@@ -1,0 +1,120 @@
+"""Which feature gave each label of patches, and columns written back."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Grass, new_mapset
+from synthetic_patches import make_patches
+from test_gis import inside
+
+OPEN = """
+import grass.script as gs
+from rlearndeep.gis.label_areas import areas_of_labels, check_columns, write_columns
+from rlearndeep.gis.vectors import open_features
+from rlearndeep.patches import PatchDataset
+"""
+
+
+def run(session: Grass, patches: Path, code: str) -> object:
+    """As ``inside``, with the patch directory opened."""
+    return inside(session, f"{OPEN}dataset = PatchDataset.open({str(patches)!r})\n{textwrap.dedent(code)}")
+
+
+@pytest.fixture(scope="module")
+def plots(tmp_path_factory, grass_env) -> tuple[Grass, Path]:
+    """Squares of 10 x 10 cells, points, and patches of 4 x 4 cells anywhere in the region of 100 x 100 cells."""
+    folder = tmp_path_factory.mktemp("plots")
+    session = new_mapset(folder, grass_env)
+    session.ok("g.region", "n=1000", "s=0", "w=0", "e=1000", "res=10")
+    session.ok("v.mkgrid", "map=squares", "grid=10,10")
+    session.ok("v.to.rast", "input=squares", "type=area", "use=cat", "output=cats")
+    # The first two share a cell.
+    points = "5|995|1|a\n6|994|2|a\n15|995|3|b\n995|5|4|b\n"
+    session.ok(
+        "v.in.ascii",
+        "input=-",
+        "output=points",
+        "cat=3",
+        "columns=x double precision, y double precision, cat int, kind varchar(5)",
+        stdin=points,
+    )
+    dataset = make_patches(folder / "patches", size=4, count=40)
+    index = np.array(dataset.index)
+    random = np.random.default_rng(3)
+    index["row"], index["col"] = random.integers(0, 97, (2, 40))
+    index["row"][:2], index["col"][:2] = (0, 96), (0, 96)
+    index["area"][5] = 7
+    np.save(folder / "patches" / "index.npy", index)
+    session.ok("g.region", "n=700", "s=100", "w=0", "e=500", "res=30")
+    return session, folder / "patches"
+
+
+def test_cells_have_the_category_of_their_area_whatever_the_current_region(plots):
+    session, patches = plots
+    wrong, region, whole = run(
+        session,
+        patches,
+        """
+        categories, number = areas_of_labels(dataset, open_features("squares", "1", "row"))
+        with RasterStack(["cats"], dataset.manifest.region, dtype="int32") as stack:
+            expected = [
+                stack.read(Window(row, row + 4, col, col + 4))[0] for row, col in dataset.index[["row", "col"]].tolist()
+            ]
+        expected[5][:] = 7  # that patch names its only area itself
+        wrong = int((categories[number - 1] != np.stack(expected)).sum())
+        answer = [wrong, gs.region()["rows"], bool((number > 0).all())]
+        """,
+    )
+    assert (wrong, region, whole) == (0, 20, True)
+
+
+def test_a_cell_of_one_point_has_it_and_a_cell_of_two_has_none(plots):
+    session, patches = plots
+    found = run(
+        session,
+        patches,
+        """
+        index = np.array(dataset.index)
+        index["area"] = 0  # a square is no point
+        np.save(dataset.path / "index.npy", index)
+        categories, number = areas_of_labels(PatchDataset.open(dataset.path), open_features("points", "1", "kind"))
+        answer = [categories.tolist(), number[0].tolist()[0], number[1].tolist()[-1]]
+        """,
+    )
+    assert found == [[1, 2, 3, 4], [0, 3, 0, 0], [0, 0, 0, 4]]
+
+
+def test_columns_are_added_filled_and_only_replaced_when_asked(plots):
+    session, patches = plots
+    done = run(
+        session,
+        patches,
+        """
+        vector = open_features("squares", "1", "row")
+        columns = {"doubt": "double precision", "suggested": "varchar(50)", "n": "integer"}
+        answer = []
+        check_columns(vector, columns, ["row"], False)
+        write_columns(vector, columns, {1: (0.25, "it's; DROP", 3), 2: (1.0, None, 1)})
+        write_columns(vector, columns, {2: (0.5, "b", 2)})
+        for changes, taken, overwrite in (
+            (columns, ["row"], False),
+            ({"n": "varchar(10)"}, ["row"], True),
+            ({"row": "integer"}, ["row"], True),
+            ({"cat": "integer"}, ["row"], True),
+            ({"a b": "integer"}, ["row"], True),
+        ):
+            try:
+                check_columns(vector, changes, taken, overwrite)
+            except DeepLearningError as error:
+                answer.append(str(error))
+        check_columns(vector, columns, ["row"], True)
+        """,
+    )
+    for text, word in zip(done, ("--overwrite", "type varchar", "in use", "in use", "letters"), strict=True):
+        assert word in text
+    rows = session.ok("v.db.select", "-c", "map=squares", "columns=cat,doubt,suggested,n", "where=cat < 4")
+    assert rows.split() == ["1|||", "2|0.5|b|2", "3|||"]

@@ -1,0 +1,55 @@
+"""Doubt about labels, on a few cells."""
+
+from __future__ import annotations
+
+import numpy as np
+from rlearndeep.accuracy.label_quality import LabelScores, doubt_text, judgement
+from rlearndeep.scene.classes import ClassTable, MapClass
+
+TABLE = ClassTable((MapClass(1, "forest"), MapClass(5, "water")))
+
+
+def scored() -> list[dict]:
+    scores = LabelScores([7, 3, 9], 2)
+    scores.add(np.array([3, 7]), np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    scores.add(np.array([3, 3]), np.array([0, 0]), np.array([[0.5, 0.5], [0.7, 0.3]]))
+    return scores.result(TABLE)
+
+
+def test_doubt_is_one_minus_the_mean_score_of_the_own_class_and_the_worst_stands_first():
+    assert scored() == [
+        {
+            "area": 7,
+            "category": 5,
+            "label": "water",
+            "doubt": 0.8,
+            "suggested": {"category": 1, "label": "forest"},
+            "cells": 1,
+        },
+        {"area": 3, "category": 1, "label": "forest", "doubt": 0.3, "suggested": None, "cells": 3},
+    ]
+
+
+def test_an_area_of_two_classes_is_doubted_by_the_label_of_each_cell():
+    scores = LabelScores([1], 2)
+    scores.add(np.array([1, 1, 1]), np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]]))
+    assert scores.result(TABLE)[0]["label"] == "forest"
+    assert scores.result(TABLE)[0]["doubt"] == round(1 - (0.9 + 0.9 + 0.4) / 3, 4)
+
+
+def test_areas_without_a_row_and_labels_changed_since_are_counted():
+    same = judgement(scored(), {3: "Forest", 7: 5, 9: None, 11: "forest"}, [2, 0])
+    assert (same["folds"], same["not_judged"], same["left_out_near_judged"]) == (2, 1, 2)
+    assert len(same["remarks"]) == 1 and same["remarks"][0].startswith("1 labelled areas could not")
+    changed = judgement(scored(), {3: "water", 7: 5}, [0])
+    assert changed["remarks"][0].startswith("1 areas have another label")
+
+
+def test_the_table_names_both_classes_and_stops_after_the_worst():
+    text = doubt_text({"vector": "plots", **judgement(scored(), {3: 1, 7: 5}, [0, 0])})
+    assert text.splitlines()[-2].split() == ["7", "5", "water", "0.8000", "1", "forest", "1"]
+    assert text.splitlines()[-1].split() == ["3", "1", "forest", "0.3000", "-", "3"]
+    scores = LabelScores(range(1, 31), 2)
+    scores.add(np.arange(1, 31), np.zeros(30, int), np.tile([0.5, 0.5], (30, 1)))
+    long = doubt_text({"vector": "plots", **judgement(scores.result(TABLE), {}, [0])})
+    assert long.endswith("and 10 more with less doubt")
