@@ -83,9 +83,10 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
     """Seconds, cells computed and seconds of forward passes of one prediction of the region."""
     from rlearndeep.gis.rasters import RasterStack, RasterWriter, cell_areas, extent_window
     from rlearndeep.gis.session import current_region
-    from rlearndeep.prediction.maps import Layer, write_maps
+    from rlearndeep.prediction.answers import Member, Question, Subject
+    from rlearndeep.prediction.maps import Layer, Sheets
     from rlearndeep.prediction.planning import make_plan, starts_per_chunk
-    from rlearndeep.prediction.stream import Job, Member, strips
+    from rlearndeep.prediction.stream import Job, strips
 
     region = current_region()
     counting = Counting(predictor)
@@ -93,14 +94,15 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
     plan = make_plan([card], overlap)
     names = [band.name for band in card.bands]
     with RasterStack(names, region, plan.reading_window(region, region.window)) as source, ExitStack() as stack:
-        columns = starts_per_chunk(plan, region, BANDS, CLASSES, len(layers), 300)
+        columns = starts_per_chunk(plan, region, BANDS, CLASSES, len(layers), 1000)
         extent = extent_window(region, [region])
-        job = Job(source, region, extent, [Member(counting, card, tuple(range(BANDS)))], plan, columns)
+        question = Question(Subject.of(card))
+        job = Job(source, region, extent, [Member(counting, card, tuple(range(BANDS)))], plan, question, columns)
         writers = []
         for number, kind in enumerate(layers):
             writer = RasterWriter(f"map{number}", region, "int32" if kind == "class" else "float32")
             writers.append((Layer(kind, max(0, number - 1)), stack.enter_context(writer)))
-        write_maps(strips(job), card.classes, writers, cell_areas(region), region.cols)
+        Sheets(question, writers, cell_areas(region), region.cols).write(strips(job))
     return time.perf_counter() - start, counting.cells, counting.seconds
 
 

@@ -6,7 +6,7 @@
 #
 # AUTHOR(S):    r.learn.deep developers
 #
-# PURPOSE:      Predicts a class map of an imagery group with trained networks
+# PURPOSE:      Predicts maps of an imagery group with trained networks
 #
 # COPYRIGHT:    (C) 2026 by the r.learn.deep developers
 #
@@ -17,10 +17,11 @@
 #############################################################################
 
 # %module
-# % description: Predicts a class map of an imagery group with a trained network, cell by cell or segment by segment.
+# % description: Predicts classes or values of an imagery group with a trained network, cell by cell or segment by segment.
 # % keyword: raster
 # % keyword: imagery
 # % keyword: classification
+# % keyword: regression
 # % keyword: deep learning
 # % keyword: machine learning
 # % keyword: OBIA
@@ -40,7 +41,9 @@
 # %end
 
 # %option G_OPT_R_OUTPUT
-# % description: Name for the class map
+# % required: no
+# % label: Name for the map of classes or values
+# % description: Basename where a model says of each class whether it is there: <output>_<category>
 # %end
 
 # %option
@@ -73,6 +76,22 @@
 # % guisection: Certainty
 # %end
 
+# %option G_OPT_R_OUTPUT
+# % key: spread
+# % required: no
+# % label: Name for a map of how far the answers differ
+# % description: Needs several models, or augment=
+# % guisection: Certainty
+# %end
+
+# %option G_OPT_R_OUTPUT
+# % key: novelty
+# % required: no
+# % label: Name for a map of the distance to the training data
+# % description: As the network sees them; above 1 lies what training and validation data did not cover
+# % guisection: Certainty
+# %end
+
 # %option G_OPT_R_INPUT
 # % key: segments
 # % required: no
@@ -84,14 +103,14 @@
 # %option G_OPT_R_OUTPUT
 # % key: segments_output
 # % required: no
-# % description: Name for a class map with one class per segment
+# % description: Name for a map with one class or value per segment
 # % guisection: Segments
 # %end
 
 # %option G_OPT_F_OUTPUT
 # % key: segments_table
 # % required: no
-# % description: Name for a table (CSV) of classes and probabilities per segment
+# % description: Name for a table (CSV) of classes and probabilities, or of values, per segment
 # % guisection: Segments
 # %end
 
@@ -132,6 +151,17 @@
 # %end
 
 # %option
+# % key: augment
+# % type: string
+# % options: none,flips,d4
+# % answer: none
+# % label: Views of the imagery whose answers are averaged
+# % description: More views make better maps and take as much longer
+# % descriptions: none;as it is;flips;mirrored both ways, four views;d4;mirrored and turned by right angles, eight views
+# % guisection: Certainty
+# %end
+
+# %option
 # % key: batch_size
 # % type: string
 # % answer: auto
@@ -159,7 +189,17 @@
 # % guisection: Computing
 # %end
 
+# %option
+# % key: scheduler
+# % type: string
+# % key_desc: address
+# % label: Address of a Dask scheduler whose workers compute
+# % description: E.g. tcp://host:8786; workers run inside GRASS and see the same project
+# % guisection: Computing
+# %end
+
 # %option G_OPT_MEMORYMB
+# % answer: 1000
 # % label: Memory for strips of the map, in MB
 # % description: The network and its batches come on top
 # % guisection: Computing
@@ -182,7 +222,13 @@
 # % guisection: Print
 # %end
 
+# %flag
+# % key: r
+# % description: Continue an interrupted prediction of the same output
+# %end
+
 # %rules
+# % required: output, segments_output, segments_table
 # % requires: segments_output, segments
 # % requires: segments_table, segments
 # % requires: aggregate, segments
@@ -196,12 +242,16 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grass.script as gs
 
 # Cells this much larger or smaller than those of the training show the network other things.
 _RESOLUTION_RATIO = 1.25
+
+_MAPS = ("output", "probabilities", "confidence", "margin", "entropy", "spread", "novelty", "segments_output")
+_PER_SEGMENT = ("segments_output", "segments_table")
 
 
 def find_library() -> None:
@@ -223,22 +273,29 @@ class Settings:
 
     group: str
     models: tuple[Path, ...]
-    outputs: dict[str, str]
-    probabilities: str
+    maps: dict[str, str]
     segments: str
     segments_table: Path | None
     aggregate: str
     overlap: int | None
     blend: str
     stride: int | None
+    augment: str
     batch_size: int | None
     precision: str
     device: str
+    scheduler: str
     memory: int
     nprocs: int
+    resume: bool
+
+    @property
+    def streams(self) -> bool:
+        """Whether any map of cells is wanted."""
+        return any(name for option, name in self.maps.items() if option not in _PER_SEGMENT)
 
 
-def read_options(options: dict) -> Settings:
+def read_options(options: dict, flags: dict) -> Settings:
     """Settings of the parser's options."""
     from rlearndeep.errors import DeepLearningError
 
@@ -254,52 +311,81 @@ def read_options(options: dict) -> Settings:
             )
     return Settings(
         group=options["group"],
-        models=tuple(Path(name) for name in options["model"].split(",")),
-        outputs={key: options[key] for key in ("output", "confidence", "margin", "entropy", "segments_output")},
-        probabilities=options["probabilities"],
+        models=tuple(Path(name).absolute() for name in options["model"].split(",")),
+        maps={key: options[key] for key in _MAPS},
         segments=options["segments"],
         segments_table=Path(options["segments_table"]) if options["segments_table"] else None,
-        aggregate=options["aggregate"] or "mean",
+        aggregate=options["aggregate"],
         overlap=int(options["overlap"]) if options["overlap"] else None,
         blend=options["blend"],
         stride=int(options["stride"]) if options["stride"] else None,
+        augment=options["augment"],
         batch_size=None if batch_size == "auto" else int(batch_size),
         precision=options["precision"],
         device=options["device"],
+        scheduler=options["scheduler"],
         memory=int(options["memory"]),
         nprocs=int(options["nprocs"]),
+        resume=flags["r"],
     )
 
 
-def job(options: dict, flags: dict) -> dict | None:
-    """Predict; returns the object that format=json prints."""
+@dataclass(frozen=True)
+class Work:
+    """Everything that is settled before anything is computed; see the library for the types."""
+
+    settings: Settings
+    cards: list
+    names: list  # of the rasters that are read
+    members: list  # positions of each model's bands among them
+    extent: object  # cells of the region's grid where they have data
+    segments: str
+    region: object
+    plan: object
+    question: object
+    columns: int  # of tiles, held at once
+
+    @property
+    def crops(self) -> bool:
+        """Whether segments are answered from a crop each."""
+        return bool(self.segments) and self.cards[0].unit == "patch"
+
+
+def settle(settings: Settings, region) -> Work:
+    """Read the cards of the models, match bands, and decide how the region is cut."""
     from rlearndeep.gis.groups import open_group
-    from rlearndeep.gis.rasters import raster_info
-    from rlearndeep.gis.session import current_region
+    from rlearndeep.gis.rasters import extent_window, raster_info
     from rlearndeep.model import read_card
-    from rlearndeep.prediction.planning import make_plan
-    from rlearndeep.prediction.segments import check_table_place
-    from rlearndeep.prediction.stream import check_members
+    from rlearndeep.prediction.answers import Question, Subject, check_members, check_views
+    from rlearndeep.prediction.planning import make_plan, starts_per_chunk
+    from rlearndeep.prediction.views import VIEWS
     from rlearndeep.scene.bands import match_bands
 
-    settings = read_options(options)
     cards = [read_card(path) for path in settings.models]
     check_members(cards, [str(path) for path in settings.models])
+    check_views(cards, settings.augment)
     group = open_group(settings.group)
     positions = [match_bands(card.bands, group.bands) for card in cards]
-    inputs = list(group.names)
-    if settings.segments:
-        inputs.append(check_segments(raster_info(settings.segments)))
-    if settings.segments_table is not None:
-        check_table_place(settings.segments_table)
-    maps = plan_maps(settings, cards[0].classes, inputs)
+    needed = list(dict.fromkeys(position for own in positions for position in own))
+    rasters = [group.rasters[position] for position in needed]
+    segments = check_segments(raster_info(settings.segments)) if settings.segments else ""
+    wants = {key: bool(settings.maps[key]) for key in ("spread", "novelty")}
+    question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
-    region = current_region()
-    warn_of_grid(cards, group, region)
-    report = predict(settings, cards, group, positions, plan, region, maps)
-    if options["format"] == "plain":
-        print_report(report)
-    return report
+    maps = len(cards[0].classes) + len(_MAPS)
+    columns = starts_per_chunk(plan, region, len(needed), question.planes, maps, settings.memory)
+    return Work(
+        settings,
+        cards,
+        [raster.name for raster in rasters],
+        [tuple(needed.index(position) for position in own) for own in positions],
+        extent_window(region, [raster.region for raster in rasters]),
+        segments,
+        region,
+        plan,
+        question,
+        columns,
+    )
 
 
 def check_segments(info) -> str:
@@ -316,32 +402,46 @@ def check_segments(info) -> str:
     return info.name
 
 
-def plan_maps(settings: Settings, classes, inputs: list[str]) -> list[tuple]:
-    """Names of all new maps with what they hold, seen to be legal, distinct and free."""
+def job(options: dict, flags: dict) -> dict | None:
+    """Predict; returns the object that format=json prints."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.session import current_region
+    from rlearndeep.prediction.products import plan_products
+    from rlearndeep.prediction.segments import check_table_place
+
+    settings = read_options(options, flags)
+    work = settle(settings, current_region())
+    if work.crops and settings.aggregate:
+        raise DeepLearningError(
+            _(
+                "Cells are aggregated for models that answer per cell; this model answers each segment once, from a crop "
+                "of it, and got aggregate={}. Leave aggregate= out."
+            ).format(settings.aggregate)
+        )
+    if settings.segments_table is not None:
+        check_table_place(settings.segments_table)
+    answers = len(work.cards) * len(work.question.views)
+    products = check_names(plan_products(settings.maps, work.question.subject, answers), work)
+    warn_of_grid(work)
+    report = predict(options, work, products)
+    if options["format"] == "plain":
+        print_report(report)
+    return report
+
+
+def check_names(products: list, work: Work) -> list:
+    """The products with plain names, seen to be legal, distinct and free."""
+    from dataclasses import replace
+
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import check_new_raster
     from rlearndeep.gis.session import mapset
-    from rlearndeep.prediction.maps import Layer
 
-    kinds = {"output": "class", "confidence": "confidence", "margin": "margin", "entropy": "entropy"}
-    maps = [(settings.outputs[key], Layer(kind)) for key, kind in kinds.items() if settings.outputs[key]]
-    if settings.probabilities:
-        if "." in settings.probabilities:
-            raise DeepLearningError(
-                _(
-                    "Names of probability maps become columns of tables and hold no dots; got probabilities={}. "
-                    "Choose another basename."
-                ).format(settings.probabilities)
-            )
-        names = [f"{settings.probabilities}_{category}" for category in classes.categories]
-        maps += [(name, Layer("probability", index)) for index, name in enumerate(names)]
-    if settings.outputs["segments_output"]:
-        maps.append((settings.outputs["segments_output"], None))
     here = mapset()
-    maps = [(name.removesuffix(f"@{here}"), layer) for name, layer in maps]
-    names = [name for name, _layer in maps]
+    products = [replace(product, name=product.name.removesuffix(f"@{here}")) for product in products]
+    names = [product.name for product in products]
     for name in names:
-        if not gs.legal_name(name) or names.count(name) > 1 or f"{name}@{here}" in inputs:
+        if not gs.legal_name(name) or names.count(name) > 1 or f"{name}@{here}" in (*work.names, work.segments):
             raise DeepLearningError(
                 _(
                     "Every new map needs a name of its own that is legal and not an input; got <{}>. "
@@ -349,14 +449,15 @@ def plan_maps(settings: Settings, classes, inputs: list[str]) -> list[tuple]:
                 ).format(name)
             )
         check_new_raster(name, gs.overwrite())
-    return maps
+    return products
 
 
-def warn_of_grid(cards: list, group, region) -> None:
+def warn_of_grid(work: Work) -> None:
     """Warn where the region shows the network other cells than those it was trained on."""
-    from rlearndeep.gis.groups import grid_remarks
+    from rlearndeep.gis.groups import grid_remarks, open_group
 
-    for card in cards:
+    region = work.region
+    for card in work.cards:
         ratios = [here / there for here, there in zip((region.nsres, region.ewres), card.resolution, strict=True)]
         if max(max(ratio, 1 / ratio) for ratio in ratios) > _RESOLUTION_RATIO:
             gs.warning(
@@ -365,73 +466,191 @@ def warn_of_grid(cards: list, group, region) -> None:
                     "its answers may be poor."
                 ).format(region.nsres, region.ewres, *card.resolution)
             )
-    remarks = grid_remarks(group, region)
+    remarks = grid_remarks(open_group(work.settings.group), region)
     if remarks:
         more = _(" (and {} more)").format(len(remarks) - 1) if len(remarks) > 1 else ""
         gs.warning(remarks[0] + more)
 
 
-def load_members(settings: Settings, cards: list, positions: list[list[int]]) -> tuple[list, list[int]]:
-    """The models with their networks, and which bands of the group they need."""
+def open_source(work: Work, stack: ExitStack) -> tuple:
+    """The rasters of the group, and the segmentation or None, open for reading."""
+    from rlearndeep.gis.rasters import RasterStack
+
+    rows, cols = work.plan.input_size
+    window = work.plan.reading_window(work.region, work.extent)
+    if work.crops:
+        window = work.region.window.expanded(2 * rows, 2 * cols)
+    beside = [work.segments] if work.segments else []
+    source = stack.enter_context(RasterStack(work.names, work.region, window, beside=beside))
+    if not work.segments:
+        return source, None
+    raster = RasterStack([work.segments], work.region, window, dtype="int32", beside=work.names)
+    return source, stack.enter_context(raster)
+
+
+def load_job(work: Work, source, precision: str):
+    """The networks with the rasters: what the library calls a job."""
+    settings = work.settings
     if settings.nprocs:
         # The numerical libraries read this once, when they are loaded.
         os.environ["OMP_NUM_THREADS"] = str(settings.nprocs)
     from rlearndeep.backends import get_backend
-    from rlearndeep.prediction.stream import Member
+    from rlearndeep.model import read_feature_space
+    from rlearndeep.prediction.answers import Member
+    from rlearndeep.prediction.stream import Job
 
-    needed = list(dict.fromkeys(position for own in positions for position in own))
     members = []
-    for path, card, own in zip(settings.models, cards, positions, strict=True):
-        predictor = get_backend(card.backend).load(path, card, device=settings.device, precision=settings.precision)
-        members.append(Member(predictor, card, tuple(needed.index(position) for position in own)))
-    return members, needed
-
-
-def predict(settings: Settings, cards: list, group, positions: list, plan, region, maps: list[tuple]) -> dict:
-    """Load the networks, stream the region through them and write all maps."""
-    from rlearndeep.gis.rasters import RasterStack, cell_areas, extent_window
-    from rlearndeep.prediction.planning import starts_per_chunk
-    from rlearndeep.prediction.stream import Job, strips
-
-    classes = cards[0].classes
-    columns = starts_per_chunk(plan, region, len(cards[0].bands), len(classes), len(maps), settings.memory)
-    members, needed = load_members(settings, cards, positions)
-    names = [group.names[position] for position in needed]
-    extent = extent_window(region, [group.rasters[position].region for position in needed])
+    for path, card, own in zip(settings.models, work.cards, work.members, strict=True):
+        predictor = get_backend(card.backend).load(path, card, device=settings.device, precision=precision)
+        space = read_feature_space(path) if work.question.novelty else None
+        members.append(Member(predictor, card, own, space))
     gs.verbose(_("Device {}, precision {}.").format(members[0].predictor.device, members[0].predictor.precision))
-    started = time.perf_counter()
-    with RasterStack(names, region, plan.reading_window(region, extent)) as source:
-        work = Job(source, region, extent, members, plan, columns, settings.batch_size)
-        tally = write_all(settings, strips(work), classes, region, maps, cell_areas(region))
-    seconds = time.perf_counter() - started
-    describe(settings, classes, maps)
-    if tally.null_cells == tally.cells:
-        gs.warning(_("No cell of the region has data in all bands; the map is null everywhere."))
-    return report_of(tally, classes, seconds, members[0], plan, settings.batch_size)
+    return Job(source, work.region, work.extent, members, work.plan, work.question, work.columns, settings.batch_size)
 
 
-def write_all(settings: Settings, stream, classes, region, maps: list[tuple], areas):
-    """Write every map; all of them appear at the end, or none."""
-    from rlearndeep.gis.rasters import RasterStack, RasterWriter
-    from rlearndeep.prediction.maps import write_maps
-    from rlearndeep.prediction.segments import SegmentSums
+def about(job) -> dict:
+    """What is reported of the networks at work."""
+    rows, cols = job.plan.input_size
+    member = job.members[0]
+    return {
+        "device": member.predictor.device,
+        "precision": member.predictor.precision,
+        "batch_size": member.batch_size(rows * cols, job.batch_size),
+    }
+
+
+def remote(library: str, request: dict, start: int | None) -> object:
+    """On a worker: the chunks of the row of tiles that begins at a row, or what is to be reported of the networks."""
+    if library not in sys.path:
+        sys.path.insert(0, library)
+    from rlearndeep.gis.session import join_session
+    from rlearndeep.prediction.cluster import kept
+    from rlearndeep.prediction.stream import Here
+    from rlearndeep.scene.geometry import Region
+
+    def opened() -> tuple:
+        join_session(request["session"])
+        work = settle(read_options(request["options"], request["flags"]), Region.from_json(request["region"]))
+        stack = ExitStack()
+        source, _segments = open_source(work, stack)
+        job = load_job(work, source, request["precision"])
+        return stack, job, Here(job)
+
+    with kept(repr(request), opened, lambda old: old[0].close()) as (_stack, job, here):
+        return about(job) if start is None else list(here.chunks(start))
+
+
+def request_of(options: dict, work: Work, precision: str) -> dict:
+    """What a worker has to know."""
+    from rlearndeep.gis.session import session_of
+
+    own = {
+        "model": ",".join(map(str, work.settings.models)), "segments": "", "scheduler": "", "segments_output": "",
+        "segments_table": "",
+    }  # fmt: skip
+    return {
+        "options": {**options, **own},
+        "flags": {"r": False},
+        "region": work.region.to_json(),
+        "precision": precision,
+        "session": session_of(),
+    }
+
+
+def predict(options: dict, work: Work, products: list) -> dict:
+    """Stream the region through the networks and write all maps; they appear at the end, together."""
+    from rlearndeep.gis.publishing import NewMaps
 
     with ExitStack() as stack:
-        layers = []
-        for name, layer in maps:
-            if layer is not None:
-                kind = "int32" if layer.kind == "class" else "float32"
-                layers.append((layer, stack.enter_context(RasterWriter(name, region, kind))))
-        if not settings.segments:
-            return write_maps(stream, classes, layers, areas, region.cols, progress=show_progress)
-        raster = stack.enter_context(RasterStack([settings.segments], region, dtype="int32"))
-        index = index_segments(raster)
-        sums = SegmentSums(index, len(classes), settings.aggregate)
-        tally = write_maps(
-            stream, classes, layers, areas, region.cols, (sums, lambda window: ids_at(raster, window)), show_progress
-        )
-        write_segments(settings, stack, raster, index, sums.result(), classes)
-        return tally
+        source, raster = open_source(work, stack)
+        job, rows, networks = open_networks(options, work, source, stack)
+        started = time.perf_counter()
+        journal = stack.enter_context(open_journal(work, products, networks["precision"]))
+        maps = stack.enter_context(NewMaps(work.region))
+        tally, segments = write_cells(work, products, job, rows, raster, maps, journal)
+        if segments is not None:
+            counted = write_segments(work, products, segments, raster, maps, stack)
+            tally = tally or counted
+        maps.publish(describe(work, products, tally))
+    if tally.null_cells == tally.cells:
+        gs.warning(_("No cell of the region has data in all bands; the map is null everywhere."))
+    return report_of(work, tally, time.perf_counter() - started, networks)
+
+
+def open_networks(options: dict, work: Work, source, stack: ExitStack) -> tuple:
+    """The job, where its rows are computed (None: here), and what is to be reported of the networks."""
+    from rlearndeep.prediction.cluster import cluster, in_order
+    from rlearndeep.prediction.stream import Job
+
+    settings = work.settings
+    if not settings.scheduler:
+        job = load_job(work, source, settings.precision)
+        return job, None, about(job)
+    library = os.path.dirname(os.path.dirname(sys.modules["rlearndeep"].__file__))
+    client = stack.enter_context(cluster(settings.scheduler))
+    ask = partial(remote, library, request_of(options, work, settings.precision))
+    networks = next(in_order(client, ask, [None]))
+    rows = partial(in_order, client, partial(remote, library, request_of(options, work, networks["precision"])))
+    if work.crops:
+        return load_job(work, source, networks["precision"]), rows, networks
+    job = Job(source, work.region, work.extent, [], work.plan, work.question, work.columns, settings.batch_size)
+    return job, rows, networks
+
+
+def open_journal(work: Work, products: list, precision: str):
+    """The finished rows of this prediction on disk; gone when the ``with`` block ends well."""
+    import rlearndeep
+    from rlearndeep.gis.publishing import mapset_directory, raster_stamp
+    from rlearndeep.gis.session import mapset
+    from rlearndeep.model import MANIFEST
+    from rlearndeep.prediction.journal import RowJournal, digest, place
+
+    settings = work.settings
+    weights = [(path / MANIFEST, path / card.weights) for path, card in zip(settings.models, work.cards, strict=True)]
+    name = products[0].name if products else settings.segments_table.name
+    what = {
+        "model": [[digest(file) for file in files] for files in weights],
+        "region": work.region.to_json(),
+        "bands": [raster_stamp(raster) for raster in work.names],
+        "mask": raster_stamp(f"MASK@{mapset()}"),
+        "segments": raster_stamp(work.segments) if work.segments else None,
+        "maps": [[product.name, product.layer.kind, product.layer.class_index] for product in products],
+        "options": [settings.overlap, settings.blend, settings.stride, settings.augment, settings.aggregate],
+        "precision": precision,
+        "version of the program": rlearndeep.__version__,
+    }
+    return RowJournal(place(mapset_directory(), name), what, settings.resume)
+
+
+def write_cells(work: Work, products: list, job, rows, raster, maps, journal) -> tuple:
+    """Write the maps of cells; the counts, or None without such maps, and what segments are, or None."""
+    from rlearndeep.gis.rasters import cell_areas
+    from rlearndeep.prediction.crops import answer_segments
+    from rlearndeep.prediction.maps import Sheets
+    from rlearndeep.prediction.segments import SegmentSums
+    from rlearndeep.prediction.stream import strips
+
+    settings, at = work.settings, partial(ids_at, raster)
+    index = index_segments(raster) if raster else None
+    if work.crops and not settings.streams:
+        return None, (index, answer_segments(job, index, at, trained_on_boxes(work), show_progress))
+    own = [product for product in products if not product.of_segments]
+    layers = [(product.layer, maps.open(product.name, product.layer.dtype)) for product in own]
+    sums = (
+        SegmentSums(index, work.question.subject, settings.aggregate or "mean") if raster and not work.crops else None
+    )
+    sheets = Sheets(
+        work.question, layers, cell_areas(work.region), work.region.cols, (sums, at) if sums else None, show_progress
+    )
+    tally = sheets.write(strips(job, journal.done, rows), journal)
+    if work.crops:
+        return tally, (index, answer_segments(job, index, at, trained_on_boxes(work)))
+    return tally, (index, sums.result()) if sums else None
+
+
+def trained_on_boxes(work: Work) -> bool:
+    """Whether the models were trained on padded boxes of areas."""
+    return "object" in work.cards[0].training.get("rules", [])
 
 
 def show_progress(done: int, total: int) -> None:
@@ -445,78 +664,85 @@ def ids_at(raster, window) -> tuple:
     return ids, ids != raster.null
 
 
-def row_windows(region) -> list:
-    """Windows of few whole rows."""
-    from rlearndeep.scene.geometry import Window
-
-    rows = 256
-    return [Window(first, min(first + rows, region.rows), 0, region.cols) for first in range(0, region.rows, rows)]
-
-
 def index_segments(raster):
     """The ids that occur in the region."""
     from rlearndeep.prediction.segments import SegmentIndex
+    from rlearndeep.scene.geometry import Window
 
-    found = (ids_at(raster, window) for window in row_windows(raster.region))
-    index = SegmentIndex.of(ids[segment] for ids, segment in found)
+    region, rows = raster.region, 256
+    windows = (Window(row, min(row + rows, region.rows), 0, region.cols) for row in range(0, region.rows, rows))
+    index = SegmentIndex.of(ids[segment] for ids, segment in (ids_at(raster, window) for window in windows))
     if not len(index):
         gs.warning(_("The segmentation raster <{}> is null everywhere in the region.").format(raster.names[0]))
     return index
 
 
-def write_segments(settings: Settings, stack: ExitStack, raster, index, result, classes) -> None:
-    """Write the map and the table of segments; both appear when the stack is left without an error."""
-    from rlearndeep.gis.rasters import CELL_NULL, RasterWriter
-    from rlearndeep.prediction.segments import segment_table, table_file
+def write_segments(work: Work, products: list, segments: tuple, raster, maps, stack: ExitStack):
+    """Write the maps and the table of segments, which appear with the other maps; the counts."""
+    from rlearndeep.gis.rasters import cell_areas
+    from rlearndeep.prediction.answers import Question
+    from rlearndeep.prediction.maps import Sheets
+    from rlearndeep.prediction.segments import segment_strips, segment_table, table_file
 
-    if settings.segments_table is not None:
-        stack.enter_context(table_file(settings.segments_table, segment_table(result, classes)))
-    if not settings.outputs["segments_output"]:
-        return
-    writer = stack.enter_context(RasterWriter(settings.outputs["segments_output"], raster.region))
-    categories = result.categories(classes, CELL_NULL)
-    for window in row_windows(raster.region):
-        ids, segment = ids_at(raster, window)
-        rows = ids.copy()
-        rows[segment] = categories[index.positions(ids[segment])]
-        writer.write(rows)
+    index, result = segments
+    if work.settings.segments_table is not None:
+        stack.enter_context(table_file(work.settings.segments_table, segment_table(result)))
+    own = [product for product in products if product.of_segments]
+    layers = [(product.layer, maps.open(product.name, product.layer.dtype)) for product in own]
+    sheets = Sheets(Question(work.question.subject), layers, cell_areas(work.region), work.region.cols)
+    return sheets.write(segment_strips(result, index, partial(ids_at, raster), work.region))
 
 
-def describe(settings: Settings, classes, maps: list[tuple]) -> None:
-    """Give the maps categories, colours, titles, units and their history."""
-    from rlearndeep.gis.rasters import color_scores, describe_raster, write_class_table
+def describe(work: Work, products: list, tally) -> dict:
+    """What belongs to each map beside its cells, by name."""
+    return {product.name: description(work, product, tally) for product in products}
 
-    source = _("imagery group {}").format(settings.group)
+
+def description(work: Work, product, tally):
+    """Title, units, labels and colours of a map."""
+    from rlearndeep.gis.publishing import NOVELTY_COLORS, Description, class_legend, viridis
+
+    settings, subject, kind = work.settings, work.question.subject, product.layer.kind
     model = ", ".join(path.name for path in settings.models)
+    quantity = work.cards[0].quantity
+    units = quantity.units if quantity else _("probability")
+    label = subject.classes.labels[product.layer.class_index] if len(subject.classes) else quantity.name
+    what = _("Segments <{}>: ").format(settings.segments) if product.of_segments else ""
+    common = {"source": _("imagery group {}").format(settings.group), "note": _("Model {}").format(model)}
+    if kind == "class":
+        labels, colors = class_legend(subject.classes)
+        return Description(what + _("Classes predicted with {}").format(model), labels=labels, colors=colors, **common)
+    if kind == "presence":
+        labels = {0: _("no {}").format(label), 1: label}
+        colors = {0: (240, 240, 240), 1: subject.classes.colors[product.layer.class_index]}
+        title = what + _("Presence of {} predicted with {}").format(label, model)
+        return Description(title, labels=labels, colors=colors, **common)
+    if kind == "value":
+        low, high = (tally.statistics.minimum, tally.statistics.maximum) if tally.statistics.count else (0, 1)
+        title = what + _("{} predicted with {}").format(label, model)
+        return Description(title, units, ramp=viridis(low, high), **common)
+    if kind == "novelty":
+        title = _("Distance to the training data, 1 = edge of what they cover")
+        return Description(title, _("edge of the known"), ramp=NOVELTY_COLORS, **common)
     titles = {
-        "class": _("Classes predicted with {}").format(model),
         "confidence": _("Probability of the predicted class"),
         "margin": _("Best minus second best class probability"),
         "entropy": _("Entropy of the class probabilities, 0..1"),
+        "spread": _("Spread of the answers"),
     }
-    for name, layer in maps:
-        if layer is None:
-            write_class_table(name, classes)
-            title = _("Classes of the segments <{}> predicted with {}").format(settings.segments, model)
-            describe_raster(name, title, _("Model {}").format(model), source=source)
-        elif layer.kind == "class":
-            write_class_table(name, classes)
-            describe_raster(name, titles["class"], _("Model {}").format(model), source=source)
-        else:
-            color_scores(name)
-            label = classes.labels[layer.class_index]
-            title = titles.get(layer.kind) or _("Probability of class {}").format(label)
-            describe_raster(name, title, _("Model {}").format(model), units=_("probability"), source=source)
+    title = titles.get(kind) or _("Probability of class {}").format(label)
+    top = subject.scale if quantity else 1.0
+    return Description(title, units, ramp=viridis(0, top), **common)
 
 
-def report_of(tally, classes, seconds: float, member, plan, batch_size: int | None) -> dict:
+def report_of(work: Work, tally, seconds: float, networks: dict) -> dict:
     """The object that format=json prints."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rows, cols = plan.input_size
+    classes, quantity, values = work.question.subject.classes, work.cards[0].quantity, tally.statistics
     counted = zip(classes, classes.labels, tally.per_class.tolist(), tally.area.tolist(), strict=True)
-    return {
+    report = {
         "cells": tally.cells,
         "null_cells": tally.null_cells,
         "classes": [
@@ -525,17 +751,36 @@ def report_of(tally, classes, seconds: float, member, plan, batch_size: int | No
         ],
         "seconds": round(seconds, 3),
         "cells_per_second": round(tally.cells / max(seconds, 1e-9)),
-        "device": member.predictor.device,
-        "batch_size": member.batch_size(rows * cols, batch_size),
+        "device": networks["device"],
+        "precision": networks["precision"],
+        "batch_size": networks["batch_size"],
         "peak_memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024)),
     }
+    if quantity is not None:
+        known = values.count > 0
+        report["values"] = {
+            "name": quantity.name,
+            "units": quantity.units,
+            "minimum": values.minimum if known else None,
+            "maximum": values.maximum if known else None,
+            "mean": values.mean if known else None,
+            "stddev": values.std if known else None,
+        }
+    return report
 
 
 def print_report(report: dict) -> None:
     """The report as text."""
-    print(_("Device: {}").format(report["device"]))
+    print(_("Device: {}, precision {}").format(report["device"], report["precision"]))
     print(_("Cells: {}, null: {}").format(report["cells"], report["null_cells"]))
     print(_("Time: {:.1f} s, {:.3g} cells per second").format(report["seconds"], report["cells_per_second"]))
+    if "values" in report:
+        values = report["values"]
+        keys = ("minimum", "maximum", "mean", "stddev")
+        print("name|units|" + "|".join(keys))
+        numbers = ["" if values[key] is None else f"{values[key]:.7g}" for key in keys]
+        print("|".join([values["name"], values["units"], *numbers]))
+        return
     print("category|label|cells|area")
     for entry in report["classes"]:
         print(f"{entry['category']}|{entry['label']}|{entry['cells']}|{entry['area']:.10g}")
@@ -547,7 +792,7 @@ def main() -> None:
     find_library()
     from rlearndeep.gis.session import run
 
-    run(job, options, flags)
+    run(job, options, flags, _("no map was written. Continue with -r, or start again without it."))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rlearndeep.model import ModelCard, Network, write_card
-from rlearndeep.scene.bands import Band, Normalization
+from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.tasks import Quantity
 
 TOOL = "r.learn.deep.predict"
 CLASSES = ClassTable((MapClass(2, "red wins", (255, 0, 0)), MapClass(5, "nir wins", (0, 255, 0)), MapClass(11, "dark")))
@@ -24,6 +29,11 @@ WEIGHT = np.array([[0.2, 0.0], [0.0, 0.2], [0.0, 0.0]], dtype=np.float32)
 BIAS = np.array([0.0, 0.0, 2.5], dtype=np.float32)
 MEAN = np.array([10.0, 20.0])
 STD = np.array([2.0, 4.0])
+
+# A value is 50 + 10 times (0.3 of the first band's deviation less 0.2 of the second's, plus 0.5).
+VALUE_WEIGHT = np.array([[0.3, -0.2]], dtype=np.float32)
+VALUE_BIAS = np.array([0.5], dtype=np.float32)
+HEIGHT_MEAN, HEIGHT_STD = 50.0, 10.0
 
 ROWS, COLS = 20, 30
 
@@ -43,7 +53,7 @@ def card_of(network: Network, **changes) -> ModelCard:
     return replace(card, **changes)
 
 
-def make_model(directory: Path, card: ModelCard, seed: int = 0, weights: tuple | None = None) -> Path:
+def make_model(directory: Path, card: ModelCard, seed: int = 0, weights: tuple | None = None, layer: str = "0") -> Path:
     """A model directory with random weights, or with those of a single layer."""
     torch = pytest.importorskip("torch")
     from rlearndeep.backends import get_backend
@@ -54,7 +64,7 @@ def make_model(directory: Path, card: ModelCard, seed: int = 0, weights: tuple |
     module = backend.build(card.network)
     if weights:
         matrix, bias = (torch.from_numpy(array.copy()) for array in weights)
-        module.load_state_dict({"0.weight": matrix[:, :, None, None], "0.bias": bias})
+        module.load_state_dict({f"{layer}.weight": matrix[:, :, None, None], f"{layer}.bias": bias})
     backend.save(module, directory / card.weights)
     write_card(directory, card, directory.name)
     return directory
@@ -72,6 +82,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(place / "context", card_of(dilated, patch=(8, 8), reach=4))
     small = Network("cnn", 2, 3, {"filters": 4, "blocks": 1})
     make_model(place / "patches", card_of(small, unit="patch", patch=(6, 6), reach=None))
+    slow = Network("fcn_dilated", 2, 3, {"filters": 16, "blocks": 3, "kernel": [5], "dilations": [1]})
+    make_model(place / "slow", card_of(slow, patch=(8, 8), reach=8))
+    value = Network("mlp", 2, 1, {"hidden": [], "dropout": 0.0})
+    target = BandStatistics(9, HEIGHT_MEAN, HEIGHT_STD, 0.0, 99.0)
+    regression = card_of(
+        value, task="value", classes=ClassTable(()), quantity=Quantity("height", "metres"), target=target
+    )
+    make_model(place / "value", regression, weights=(VALUE_WEIGHT, VALUE_BIAS))
+    make_model(place / "value2", regression, weights=(VALUE_WEIGHT * 2, VALUE_BIAS))
+    several = Network("mlp", 2, 3, {"hidden": [], "unit": "patch"})
+    card = card_of(several, unit="patch", patch=(1, 1), reach=None, task="presence")
+    make_model(place / "presence", card, weights=(WEIGHT * STD.astype(np.float32), BIAS), layer="inner.0")
     return place
 
 
@@ -89,6 +111,12 @@ def make_scene(grass) -> tuple[NDArray, NDArray]:
     grass.ok("r.mapcalc", "nir = if(row() == 20 && col() == 1, null(), float(row() * 2.25 + col() % 3))")
     grass.ok("i.group", "group=scene", "input=red,nir")
     return cells(grass, "red"), cells(grass, "nir")
+
+
+def expected_values(red: NDArray, nir: NDArray, factor: float = 1) -> NDArray:
+    """Values of the model ``value``, (rows, cols)."""
+    inputs = (np.stack([red, nir]) - MEAN[:, None, None]) / STD[:, None, None]
+    return HEIGHT_MEAN + HEIGHT_STD * (factor * np.einsum("b,brc->rc", VALUE_WEIGHT[0].astype(float), inputs) + 0.5)
 
 
 def expected_scores(red: NDArray, nir: NDArray) -> NDArray:
@@ -152,7 +180,8 @@ def test_the_map_is_exact_and_carries_categories_colours_nulls_and_history(grass
         ["red", "nir", "map", "score_2", "score_5", "score_11", "sure", "gap", "doubt"]
     )
     assert list(report) == [
-        "cells", "null_cells", "classes", "seconds", "cells_per_second", "device", "batch_size", "peak_memory_mb",
+        "cells", "null_cells", "classes", "seconds", "cells_per_second", "device", "precision", "batch_size",
+        "peak_memory_mb",
     ]  # fmt: skip
     assert (report["cells"], report["null_cells"], report["device"]) == (ROWS * COLS, 7, "cpu")
     assert [list(entry) for entry in report["classes"]] == [["category", "label", "cells", "area"]] * 3
@@ -388,3 +417,235 @@ def test_a_full_disk_ends_in_one_line_and_the_older_map_stays(grass, models):
     assert "Traceback" not in text and text.count("ERROR:") == 1 and "disk space" in text, done.stderr
     assert set(grass.maps("raster")) == before
     assert set(np.unique(cells(grass, "map"))) == {7}
+
+
+def test_values_come_in_their_units_with_title_and_colours_and_are_averaged_over_segments(grass, models, tmp_path):
+    values = expected_values(*make_scene(grass))
+    grass.ok("r.mapcalc", "segments = if(row() == 5 && col() == 10, 99, 7 + int(col() / 6))")
+    file = tmp_path / "segments.csv"
+    report = grass.json(
+        TOOL, *arguments(models, "value"), "segments=segments", "segments_output=objects", f"segments_table={file}"
+    )
+    np.testing.assert_allclose(cells(grass, "map"), values, rtol=1e-5)
+    assert (report["classes"], report["null_cells"]) == ([], 7)
+    assert report["values"]["name"] == "height"
+    assert report["values"]["units"] == "metres"
+    for key, function in (("minimum", np.nanmin), ("maximum", np.nanmax), ("mean", np.nanmean), ("stddev", np.nanstd)):
+        assert report["values"][key] == pytest.approx(function(values), rel=1e-4)
+    info = grass.ok("r.info", "-e", "map=map") + grass.ok("r.info", "-g", "map=map")
+    assert "height predicted with value" in info
+    assert "units=metres" in info
+    assert "datatype=FCELL" in info
+    colors = grass.ok("r.colors.out", "map=map").splitlines()
+    assert float(colors[0].split()[0]) == pytest.approx(np.nanmin(values), rel=1e-4)
+    assert colors[0].endswith("68:1:84")
+
+    ids, objects = cells(grass, "segments"), cells(grass, "objects")
+    rows = {int(row["cat"]): row for row in csv.DictReader(file.read_text().splitlines(), delimiter="|")}
+    assert file.read_text().splitlines()[0] == "cat|value|stddev|cells|null_cells"
+    for number in np.unique(ids).astype(int):
+        own = values[ids == number]
+        if number == 99:
+            assert rows[number] == {"cat": "99", "value": "", "stddev": "", "cells": "0", "null_cells": "1"}
+            assert np.isnan(objects[ids == number]).all()
+            continue
+        assert float(rows[number]["value"]) == pytest.approx(np.nanmean(own), rel=1e-5)
+        assert float(rows[number]["stddev"]) == pytest.approx(np.nanstd(own), rel=1e-3)
+        np.testing.assert_allclose(objects[ids == number], np.nanmean(own), rtol=1e-5)
+    text = grass.ok(TOOL, *arguments(models, "value"), "--overwrite")
+    assert "height|metres|" in text
+
+
+def test_several_models_of_a_value_have_a_mean_and_a_spread(grass, models):
+    red, nir = make_scene(grass)
+    both = [expected_values(red, nir, factor) for factor in (1, 2)]
+    two = f"model={models / 'value'},{models / 'value2'}"
+    grass.ok(TOOL, "group=scene", two, "output=map", "spread=differ", "precision=32")
+    np.testing.assert_allclose(cells(grass, "map"), np.mean(both, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(cells(grass, "differ"), np.std(both, axis=0), atol=2e-2)
+    assert "units=metres" in grass.ok("r.info", "-e", "map=differ") + grass.ok("r.info", "-g", "map=differ")
+    assert "must predict the same" in grass.error(
+        TOOL, "group=scene", f"model={models / 'value'},{models / 'known'}", "output=no"
+    )
+    for option in ("confidence", "entropy", "margin", "probabilities"):
+        assert f"{option}=x" in grass.error(TOOL, *arguments(models, "value", "no"), f"{option}=x")
+    assert "several answers" in grass.error(TOOL, *arguments(models, "value", "no"), "spread=x")
+
+
+def test_each_class_that_may_be_there_has_a_map_of_its_own(grass, models, tmp_path):
+    red, nir = make_scene(grass)
+    raw = np.stack([red, nir]) - MEAN[:, None, None]
+    scores = 1 / (1 + np.exp(-(np.einsum("kb,brc->krc", WEIGHT.astype(float), raw) + BIAS[:, None, None])))
+    grass.ok("r.mapcalc", "segments = row()")
+    file = tmp_path / "segments.csv"
+    report = grass.json(
+        TOOL, *arguments(models, "presence", "is"), "stride=1", "probabilities=p", "entropy=doubt",
+        "segments=segments", "segments_output=objects", f"segments_table={file}",
+    )  # fmt: skip
+    valid = ~np.isnan(scores[0])
+    for index, category in enumerate(CATEGORIES):
+        np.testing.assert_array_equal(cells(grass, f"is_{category}"), np.where(valid, scores[index] >= 0.5, np.nan))
+        np.testing.assert_allclose(cells(grass, f"p_{category}"), scores[index], atol=5.1e-4)
+        assert report["classes"][index]["cells"] == (scores[index][valid] >= 0.5).sum()
+    assert grass.ok("r.category", "map=is_5", "separator=pipe").splitlines()[:2] == ["0|no nir wins", "1|nir wins"]
+    assert "1 0:255:0" in grass.ok("r.colors.out", "map=is_5")
+    bits = np.nan_to_num(scores, nan=0.5)
+    entropy = -(bits * np.log2(bits) + (1 - bits) * np.log2(1 - bits)).mean(axis=0)
+    np.testing.assert_allclose(cells(grass, "doubt"), np.where(valid, entropy, np.nan), atol=5.1e-4)
+    assert file.read_text().splitlines()[0] == "cat|cells|null_cells|p_2|p_5|p_11"
+    # A segment is answered once, from the cell in its middle.
+    for row in csv.DictReader(file.read_text().splitlines(), delimiter="|"):
+        assert float(row["p_2"]) == pytest.approx(scores[0, int(row["cat"]) - 1, COLS // 2], abs=1e-5)
+    assert set(np.unique(cells(grass, "objects_2"))) <= {0, 1}
+
+
+def test_a_patch_classifier_answers_segments_once_and_needs_no_map_of_cells(grass, models, tmp_path):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = if(row() == 5 && col() == 10, 3, if(col() == 30, null(), 1000 + int(row() / 7)))")
+    file = tmp_path / "segments.csv"
+    only = ["group=scene", f"model={models / 'patches'}", "precision=32", "segments=segments"]
+    report = grass.json(TOOL, *only, "segments_output=objects", f"segments_table={file}")
+    assert sorted(set(grass.maps("raster")) - {"red", "nir", "segments"}) == ["objects"]
+    ids, objects = cells(grass, "segments"), cells(grass, "objects")
+    rows = {int(row["cat"]): row for row in csv.DictReader(file.read_text().splitlines(), delimiter="|")}
+    assert rows[3]["class"] == ""
+    for number in set(rows) - {3}:
+        assert set(objects[ids == number]) == {float(rows[number]["class"])}
+    assert np.isnan(objects[(ids == 3) | np.isnan(ids)]).all()
+    assert report["null_cells"] == np.isnan(objects).sum()
+    assert sum(entry["cells"] for entry in report["classes"]) == (~np.isnan(objects)).sum()
+    grass.ok(TOOL, *only, "output=map", "segments_output=again", "stride=2")
+    np.testing.assert_array_equal(cells(grass, "again"), objects)
+    assert "once, from a crop" in grass.error(TOOL, *only, "output=x", "segments_output=y", "aggregate=mean")
+    assert "output" in grass.error(TOOL, "group=scene", f"model={models / 'patches'}")
+
+
+def test_segments_of_a_network_with_context_equal_means_of_its_scores(grass, models, tmp_path):
+    make_scene(grass)
+    grass.ok("g.region", "n=18", "s=3", "w=4", "e=25")
+    grass.ok("r.mapcalc", "segments = int(row() / 5) * 10 + int(col() / 8)")
+    file = tmp_path / "segments.csv"
+    grass.ok(TOOL, *arguments(models, "context"), "probabilities=p", "segments=segments", f"segments_table={file}")
+    ids, scores = cells(grass, "segments"), cells(grass, "p_2")
+    for row in csv.DictReader(file.read_text().splitlines(), delimiter="|"):
+        assert float(row["p_2"]) == pytest.approx(np.nanmean(scores[ids == int(row["cat"])]), abs=1e-3)
+
+
+def test_the_mean_of_all_views_does_not_change_when_the_scene_is_turned(grass, models):
+    red, nir = make_scene(grass)
+    # Cropped, the answer of each cell is that of the one tile that sees all its context.
+    views = ["augment=d4", "probabilities=p", "spread=differ", "blend=crop"]
+    grass.ok(TOOL, *arguments(models, "context"), *views)
+    straight, spread = cells(grass, "p_2"), cells(grass, "differ")
+    for name, values in (("red", red), ("nir", nir)):
+        turned = np.rot90(values)
+        grass.ok("g.region", f"n={COLS}", "s=0", "w=0", f"e={ROWS}", "res=1")
+        text = "\n".join(" ".join("*" if np.isnan(value) else f"{value:.9g}" for value in row) for row in turned)
+        header = f"north: {COLS}\nsouth: 0\neast: {ROWS}\nwest: 0\nrows: {COLS}\ncols: {ROWS}\n"
+        grass.ok("r.in.ascii", "input=-", f"output={name}", "--overwrite", stdin=header + text)
+    grass.ok(TOOL, *arguments(models, "context"), *views, "--overwrite")
+    np.testing.assert_allclose(cells(grass, "p_2"), np.rot90(straight), atol=1.1e-3)
+    np.testing.assert_allclose(cells(grass, "differ"), np.rot90(spread), atol=1.1e-3)
+    assert np.nanmax(spread) > 0.001
+    grass.ok(TOOL, *arguments(models, "context"), "probabilities=p", "blend=crop", "--overwrite")
+    assert np.nanmax(np.abs(cells(grass, "p_2") - np.rot90(straight))) > 0.002
+
+
+def make_long_scene(grass) -> None:
+    """The group ``scene`` in a region of many strips."""
+    grass.ok("g.region", "n=3000", "s=0", "w=0", "e=70", "res=1")
+    for band in ("red", "nir"):
+        grass.ok("r.mapcalc", f"{band} = rand(0, 50)", "seed=1")
+    grass.ok("i.group", "group=scene", "input=red,nir")
+
+
+def start(grass, *more: str) -> subprocess.Popen:
+    """A prediction that runs beside the test; it heeds Ctrl-C even where the tests run in the background."""
+    return subprocess.Popen(
+        [TOOL, *more],
+        env={**grass.env, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for_rows(grass, process: subprocess.Popen, output: str) -> None:
+    """Return when a prediction has finished some rows, and not all."""
+    kept = grass.mapset / ".rlearndeep" / f"predict_{output}"
+    until = time.monotonic() + 120
+    while not list(kept.glob("*.npz")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_prediction_leaves_nothing_and_goes_on(grass, models, number):
+    make_long_scene(grass)
+    options = [*arguments(models, "slow"), "entropy=doubt", "nprocs=1"]
+    before = sorted(grass.maps("raster"))
+    process = start(grass, *options)
+    wait_for_rows(grass, process, "map")
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert sorted(grass.maps("raster")) == before
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "Continue with -r" in error
+        assert "Traceback" not in error
+    changed = grass.error(TOOL, *options[:-2], "margin=doubt", "-r")
+    assert "changed since: maps" in changed
+    grass.ok(TOOL, *options, "-r")
+    assert not (grass.mapset / ".rlearndeep" / "predict_map").exists()
+    assert "2|red wins" in grass.ok("r.category", "map=map", "separator=pipe")
+    if number == signal.SIGKILL:
+        whole = [*arguments(models, "slow", "whole"), "entropy=whole_doubt", "nprocs=1"]
+        grass.ok(TOOL, *whole)
+        for one, other in (("map", "whole"), ("doubt", "whole_doubt")):
+            np.testing.assert_array_equal(cells(grass, one), cells(grass, other))
+    assert "none of this output" in grass.error(TOOL, *options, "-r", "--overwrite")
+
+
+def test_two_predictions_in_one_mapset_do_not_disturb_each_other(grass, models):
+    make_scene(grass)
+    processes = [start(grass, *arguments(models, model, model)) for model in ("known", "mirrored")]
+    for process in processes:
+        assert process.wait(timeout=120) == 0, process.communicate()
+    scores = expected_scores(cells(grass, "red"), cells(grass, "nir"))
+    np.testing.assert_array_equal(cells(grass, "known"), best_category(scores))
+    np.testing.assert_array_equal(cells(grass, "mirrored"), best_category(scores[[1, 0, 2]]))
+
+
+def test_the_workers_of_a_cluster_make_the_same_map_even_when_one_is_killed(grass, models, tmp_path):
+    pytest.importorskip("distributed")
+    make_long_scene(grass)
+    options = ["group=scene", f"model={models / 'slow'}", "precision=32", "nprocs=1"]
+    grass.ok(TOOL, *options, "output=here", "probabilities=here", OMP_NUM_THREADS="1")
+    env = {**grass.env, "OMP_NUM_THREADS": "1"}
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", address]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
+              "--no-dashboard", "--local-directory", str(tmp_path)]  # fmt: skip
+    running = [subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) for command in (dask, worker, worker)]
+    try:
+        process = start(grass, *options, "output=there", "probabilities=there", f"scheduler={address}")
+        wait_for_rows(grass, process, "there")
+        running[1].kill()
+        error = process.communicate(timeout=240)[1]
+        assert process.returncode == 0, error
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+    for suffix in ("", "_2", "_11"):
+        np.testing.assert_array_equal(cells(grass, f"there{suffix}"), cells(grass, f"here{suffix}"))
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]

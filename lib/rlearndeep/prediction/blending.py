@@ -68,16 +68,33 @@ class Blending:
             )
 
     @cached_property
-    def weights(self) -> NDArray[np.float32]:
-        """Weights of the cells of a tile, (rows, cols)."""
+    def axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights of the rows and of the columns of a tile, (rows,) and (cols,)."""
         rows, cols = (
             axis_weights(size, overlap, self.blend)
             for size, overlap in zip(self.tiling.size, self.tiling.overlap, strict=True)
         )
-        return rows[:, None] * cols[None, :]
+        return rows, cols
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Weights of the cells of a tile, (rows, cols)."""
+        return self.axes[0][:, None] * self.axes[1][None, :]
+
+    def weigh(self, answer: NDArray[np.float32], part: Window) -> None:
+        """Multiply the answer (planes, rows, cols) for a part of a tile with its weights, in place.
+
+        Most cells have the weight 1 and are not touched.
+        """
+        rows, cols = (weights[cells] for weights, cells in zip(self.axes, part.slices, strict=True))
+        for number in np.flatnonzero(rows != 1):
+            answer[:, number] *= rows[number]
+        shared = np.flatnonzero(cols != 1)
+        if len(shared):
+            answer[:, :, shared] *= cols[shared]
 
     @cached_property
     def core(self) -> Window:
         """The cells of a tile, counted from its first, that have any weight."""
-        rows, cols = np.flatnonzero(self.weights.any(axis=1)), np.flatnonzero(self.weights.any(axis=0))
+        rows, cols = (np.flatnonzero(weights) for weights in self.axes)
         return Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)

@@ -25,12 +25,21 @@ def best_class(scores: Scores, valid: NDArray[np.bool_]) -> tuple[NDArray[np.int
     for position in range(1, len(scores)):
         np.copyto(index, position, where=scores[position] > best)
         np.maximum(best, scores[position], out=best)
-    if np.isnan(best).any() and np.isnan(best[valid]).any():
+    check_numbers(best, valid)
+    return index, best
+
+
+def check_numbers(values: Scores, valid: NDArray[np.bool_]) -> None:
+    """See that a network answered with numbers for the valid cells.
+
+    Raises:
+        DeepLearningError: it did not.
+    """
+    if np.isnan(values).any() and np.isnan(values[valid]).any():
         raise DeepLearningError(
             "A network must answer with numbers; it gave NaN for cells with data. "
             "Check the group for absurd values, try precision=32, or train the model again."
         )
-    return index, best
 
 
 def margin(scores: Scores) -> Scores:
@@ -52,4 +61,15 @@ def entropy(scores: Scores) -> Scores:
     for plane in scores:
         total -= plane * np.log(np.maximum(plane, tiny))
     total /= np.float32(np.log(len(scores)))
+    return np.clip(total, 0, 1, out=total)
+
+
+def binary_entropy(scores: Scores) -> Scores:
+    """Mean over the classes of the entropy in bits of "there or not": 0 certain, 1 undecided, (rows, cols)."""
+    tiny = np.finfo(np.float32).tiny
+    total = np.zeros(scores.shape[1:], dtype=np.float32)
+    for plane in scores:
+        absent = 1 - plane
+        total -= plane * np.log2(np.maximum(plane, tiny)) + absent * np.log2(np.maximum(absent, tiny))
+    total /= np.float32(len(scores))
     return np.clip(total, 0, 1, out=total)

@@ -1,24 +1,24 @@
-"""From strips of scores to the rows of maps, and to the counts that are reported."""
+"""From strips of answers to the rows of maps, and to the numbers that are reported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.prediction import confidence
-from rlearndeep.prediction.segments import SegmentSums
+from rlearndeep.prediction.answers import CELL_NULL, PRESENT, Question
+from rlearndeep.prediction.segments import SegmentSums, Share
 from rlearndeep.prediction.stream import Strip
-from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.geometry import Window
 
-CELL_NULL = np.iinfo(np.int32).min
-"""Null in integer layers; other layers use NaN."""
-
-KINDS = ("class", "probability", "confidence", "margin", "entropy")
+KINDS = ("class", "presence", "value", "probability", "confidence", "margin", "entropy", "spread", "novelty")
+INTEGER_KINDS = ("class", "presence")
 
 # Rows turned into map values at once: what they need stays in the cache.
 _ROWS = 64
@@ -32,39 +32,125 @@ class Writer(Protocol):
         """Append rows (rows, cols)."""
 
 
+class Journal(Protocol):
+    """Remembers finished rows, for a prediction that is interrupted."""
+
+    def __iter__(self) -> Iterator[Rows]:
+        """What was remembered, from the top."""
+
+    def append(self, rows: Rows) -> None:
+        """Remember rows."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A map to write.
 
     Attributes:
-        kind: one of ``KINDS``; scores and certainties are rounded to 0.001.
-        class_index: whose probability.
+        kind: one of ``KINDS``; scores, certainties and novelty are rounded to 0.001, values are not.
+        class_index: whose presence or probability.
     """
 
     kind: str
     class_index: int = 0
 
-    def values(
-        self,
-        classes: ClassTable,
-        scores: NDArray[np.float32],
-        index: NDArray[np.intp],
-        best: NDArray[np.float32],
-        valid: NDArray[np.bool_],
-    ) -> NDArray:
+    @property
+    def dtype(self) -> str:
+        """Type of the map."""
+        return "int32" if self.kind in INTEGER_KINDS else "float32"
+
+    def values(self, cells: Cells) -> NDArray:
         """Map values (rows, cols), null where not valid."""
         if self.kind == "class":
-            return np.where(valid, classes.categories.astype(np.int32)[index], np.int32(CELL_NULL))
-        if self.kind == "probability":
-            result = np.round(scores[self.class_index], _DECIMALS)
-        elif self.kind == "confidence":
-            result = np.round(best, _DECIMALS)
-        elif self.kind == "margin":
-            result = np.round(confidence.margin(scores), _DECIMALS)
-        else:
-            result = np.round(confidence.entropy(scores), _DECIMALS)
-        np.copyto(result, np.nan, where=~valid)
+            categories = cells.question.subject.classes.categories.astype(np.int32)
+            return np.where(cells.valid, categories[cells.best[0]], np.int32(CELL_NULL))
+        if self.kind == "presence":
+            present = (cells.outputs[self.class_index] >= PRESENT).astype(np.int32)
+            return np.where(cells.valid, present, np.int32(CELL_NULL))
+        result = self._score(cells)
+        result = result.copy() if self.kind == "value" else np.round(result, _DECIMALS)
+        np.copyto(result, np.nan, where=~cells.valid)
         return result
+
+    def _score(self, cells: Cells) -> NDArray[np.float32]:
+        if self.kind == "confidence":
+            return cells.best[1]
+        if self.kind == "margin":
+            return confidence.margin(cells.outputs)
+        if self.kind == "entropy":
+            return cells.question.subject.inner(cells.outputs)
+        if self.kind == "spread":
+            return cells.question.subject.spread(cells.outputs, cells.planes[cells.question.subject.outputs])
+        if self.kind == "novelty":
+            return cells.planes[-1]
+        return cells.outputs[self.class_index]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Some rows of a strip, and what several layers need of them.
+
+    Attributes:
+        question: what the planes answer.
+        window: which cells of the region.
+        planes: (planes, rows, cols).
+        valid: (rows, cols).
+    """
+
+    question: Question
+    window: Window
+    planes: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    @property
+    def outputs(self) -> NDArray[np.float32]:
+        """The networks' outputs, (K, rows, cols)."""
+        return self.planes[: self.question.subject.outputs]
+
+    @cached_property
+    def best(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Index and score of the best class of each cell."""
+        return confidence.best_class(self.outputs, self.valid)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Cells of each row that have each class, and behind them those that have a prediction, (rows, K + 1)."""
+        subject = self.question.subject
+        valid = self.valid.sum(axis=1)[:, None]
+        if subject.task == "value":
+            return valid
+        if subject.task == "presence":
+            present = [((plane >= PRESENT) & self.valid).sum(axis=1) for plane in self.outputs]
+            return np.stack([*present, valid[:, 0]], axis=1)
+        number, rows = len(subject.classes), self.window.rows
+        code = self.best[0] + np.arange(rows)[:, None] * number
+        counts = np.bincount(code[self.valid], minlength=rows * number).reshape(rows, number)
+        return np.concatenate([counts, valid], axis=1)
+
+    def statistics(self) -> BandStatistics:
+        """Of values; of nothing for classes."""
+        if self.question.subject.task != "value":
+            return BandStatistics.of(np.empty(0))
+        confidence.check_numbers(self.outputs[0], self.valid)
+        return BandStatistics.of(self.outputs[0][self.valid])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Finished rows: what is written of them, and what they add to the sums.
+
+    Attributes:
+        row_stop: the row of the region behind them.
+        layers: values of each layer, (rows, cols).
+        counts: as :meth:`Cells.counts` gives them.
+        statistics: of the values.
+        shares: what they add to the sums of segments, in this order.
+    """
+
+    row_stop: int
+    layers: tuple[NDArray, ...]
+    counts: NDArray[np.int64]
+    statistics: BandStatistics
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,93 +162,104 @@ class Tally:
         null_cells: cells without a prediction.
         per_class: cells of each class index.
         area: area of each class index.
+        statistics: of the values; of nothing for classes.
     """
 
     cells: int
     null_cells: int
     per_class: NDArray[np.int64]
     area: NDArray[np.float64]
+    statistics: BandStatistics
 
 
-class _Counter:
-    def __init__(self, classes: int, row_areas: NDArray[np.float64]) -> None:
-        self._counts = np.zeros((len(row_areas), classes), dtype=np.int64)
-        self._areas = row_areas
-        self._cells = 0
-
-    def add(self, window: Window, index: NDArray[np.intp], valid: NDArray[np.bool_]) -> None:
-        classes = self._counts.shape[1]
-        code = index + np.arange(window.rows)[:, None] * classes
-        counts = np.bincount(code[valid], minlength=window.rows * classes).reshape(window.rows, classes)
-        self._counts[window.row_start : window.row_stop] += counts
-        self._cells += valid.size
-
-    def tally(self) -> Tally:
-        per_class = self._counts.sum(axis=0)
-        return Tally(self._cells, self._cells - int(per_class.sum()), per_class, self._areas @ self._counts)
+SegmentsAt = Callable[[Window], tuple[NDArray, NDArray[np.bool_]]]
+"""Ids of the segments of a window, and where there is a segment."""
 
 
-class _Rows:
-    """Puts the columns of a strip together to whole rows."""
+@dataclass
+class Sheets:
+    """The maps of a prediction while it streams by.
 
-    def __init__(self, writer: Writer, cols: int) -> None:
-        self._writer = writer
-        self._cols = cols
-        self._parts: list[NDArray] = []
-
-    def add(self, window: Window, values: NDArray) -> None:
-        if window.cols == self._cols:
-            self._writer.write(values)
-            return
-        self._parts.append(values)
-        if window.col_stop == self._cols:
-            self._writer.write(np.concatenate(self._parts, axis=1))
-            self._parts.clear()
-
-
-def write_maps(
-    strips: Iterable[Strip],
-    classes: ClassTable,
-    layers: Sequence[tuple[Layer, Writer]],
-    row_areas: NDArray[np.float64],
-    cols: int,
-    segments: tuple[SegmentSums, Callable[[Window], tuple[NDArray, NDArray[np.bool_]]]] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tally:
-    """Write all maps of a prediction while it streams by.
-
-    Args:
-        strips: every cell of the region once, from the top.
-        classes: the classes in the order of the scores.
+    Attributes:
+        question: what the strips answer.
         layers: what to write where.
         row_areas: area of a cell of each row of the region.
         cols: columns of the region.
-        segments: sums to fill, and a function from a window to ids and where there is a segment.
+        segments: sums to fill, and the segments of a window.
         progress: called with rows done and rows in all.
     """
-    counter = _Counter(len(classes), row_areas)
-    rows = [_Rows(writer, cols) for _, writer in layers]
-    for strip in strips:
-        for window, scores, valid in _pieces(strip, cols):
-            index, best = confidence.best_class(scores, valid)
-            for (layer, _), target in zip(layers, rows, strict=True):
-                target.add(window, layer.values(classes, scores, index, best, valid))
-            counter.add(window, index, valid)
-            if segments is not None:
-                sums, ids_at = segments
-                sums.add(*ids_at(window), scores, index, valid)
-        if progress is not None and strip.window.col_stop == cols:
-            progress(strip.window.row_stop, len(row_areas))
-    return counter.tally()
+
+    question: Question
+    layers: Sequence[tuple[Layer, Writer]]
+    row_areas: NDArray[np.float64]
+    cols: int
+    segments: tuple[SegmentSums, SegmentsAt] | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _counts: list[NDArray[np.int64]] = field(default_factory=list)
+    _statistics: BandStatistics = field(default_factory=lambda: BandStatistics.of(np.empty(0)))
+
+    def write(self, strips: Iterable[Strip], journal: Journal | None = None) -> Tally:
+        """Write what a journal remembers, then the strips, which begin where it ends; the counts of both."""
+        for rows in journal or ():
+            self._take(rows)
+        for rows in self._rows(strips):
+            if journal is not None:
+                journal.append(rows)
+            self._take(rows)
+        counts = np.concatenate(self._counts)
+        cells = len(self.row_areas) * self.cols
+        per_class, known = counts[:, :-1], int(counts[:, -1].sum())
+        return Tally(
+            cells, cells - known, per_class.sum(axis=0), self.row_areas[: len(counts)] @ per_class, self._statistics
+        )
+
+    def _take(self, rows: Rows) -> None:
+        for (_, writer), values in zip(self.layers, rows.layers, strict=True):
+            writer.write(values)
+        if self.segments is not None:
+            for share in rows.shares:
+                self.segments[0].add(share)
+        self._counts.append(rows.counts)
+        self._statistics += rows.statistics
+        self.progress(rows.row_stop, len(self.row_areas))
+
+    def _rows(self, strips: Iterable[Strip]) -> Iterator[Rows]:
+        """Few whole rows at once; strips of some columns are put together."""
+        parts: list[Rows] = []
+        for strip in strips:
+            for cells in self._pieces(strip):
+                parts.append(self._rendered(cells))
+                if cells.window.col_stop == self.cols:
+                    yield _beside(parts)
+                    parts.clear()
+
+    def _pieces(self, strip: Strip) -> Iterator[Cells]:
+        window = strip.window
+        if window.cols < self.cols:
+            yield Cells(self.question, window, strip.planes, strip.valid)
+            return
+        for first in range(0, window.rows, _ROWS):
+            part = slice(first, min(first + _ROWS, window.rows))
+            piece = Window(window.row_start + part.start, window.row_start + part.stop, 0, self.cols)
+            yield Cells(self.question, piece, strip.planes[:, part], strip.valid[part])
+
+    def _rendered(self, cells: Cells) -> Rows:
+        shares: tuple[Share, ...] = ()
+        if self.segments is not None:
+            sums, ids_at = self.segments
+            shares = (sums.share(*ids_at(cells.window), cells.outputs, cells.valid),)
+        layers = tuple(layer.values(cells) for layer, _ in self.layers)
+        return Rows(cells.window.row_stop, layers, cells.counts(), cells.statistics(), shares)
 
 
-def _pieces(strip: Strip, cols: int) -> Iterable[tuple[Window, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Cut a strip of whole rows into few rows each; a strip of some columns stays whole."""
-    window = strip.window
-    if window.cols < cols:
-        yield window, strip.scores, strip.valid
-        return
-    for first in range(0, window.rows, _ROWS):
-        part = slice(first, min(first + _ROWS, window.rows))
-        piece = Window(window.row_start + part.start, window.row_start + part.stop, window.col_start, window.col_stop)
-        yield piece, strip.scores[:, part], strip.valid[part]
+def _beside(parts: Sequence[Rows]) -> Rows:
+    """Columns of the same rows, put together."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(
+        parts[0].row_stop,
+        tuple(np.concatenate(values, axis=1) for values in zip(*(part.layers for part in parts), strict=True)),
+        np.sum([part.counts for part in parts], axis=0),
+        reduce(BandStatistics.__add__, (part.statistics for part in parts)),
+        tuple(share for part in parts for share in part.shares),
+    )

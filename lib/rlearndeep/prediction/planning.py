@@ -15,11 +15,12 @@ from rlearndeep.model import ModelCard
 from rlearndeep.prediction.blending import Blending
 from rlearndeep.scene.geometry import Region, Tiling, Window
 
-# A tile of this size is one batch of a CPU; larger tiles waste less on their overlap, but their
-# layers fall out of the cache.
-_USUAL_TILE = 512
-_LARGEST_TILE = 1024
-_OVERLAPS_PER_TILE = 6
+# Tiles without an overlap may be small. With one, what is computed twice shrinks with the size of the tiles; they are
+# twice as wide as high, because the height counts in the memory of a strip and the width does not.
+_SMALL_TILE = 512
+_USUAL_ROWS = 768
+_LARGEST_ROWS = 1024
+_OVERLAPS_PER_TILE = 8
 
 # Rows of answers of a patch classifier that are predicted together.
 _BLOCK_STRIP = 256
@@ -190,17 +191,31 @@ def _tile_plan(cards: Sequence[ModelCard], patch: tuple[int, int], overlap: int 
     wanted = _round_up(2 * max(known), stride)
     derived = 0 if blend == "none" else wanted
     shared = derived if overlap is None else _round_up(overlap, stride)
-    largest = _round_up(max(_USUAL_TILE, min(_LARGEST_TILE, _OVERLAPS_PER_TILE * wanted), *patch), stride)
-    if 2 * shared > largest:
+    size = _tile_size(cards, patch, wanted, stride)
+    side = min(size)
+    if 2 * shared > side:
         if overlap is not None:
             raise DeepLearningError(
-                f"The overlap must be at most half a tile of {largest} cells; got {overlap}. Choose a smaller overlap."
+                f"The overlap must be at most half a tile of {side} cells; got {overlap}. Choose a smaller overlap."
             )
-        shared = largest // 2 // stride * stride
-    least = _round_up(patch[0], stride), _round_up(patch[1], stride)
+        shared = side // 2 // stride * stride
+    least = min(size[0], _round_up(patch[0], stride)), min(size[1], _round_up(patch[1], stride))
     # Context is cut off only where it cannot matter: else a part would differ from the whole in the last digits.
     margin = None if any(reach != 0 for reach in reaches) else 0
-    return TilePlan(Blending(Tiling((largest, largest), (shared, shared)), blend), stride, least, margin)
+    return TilePlan(Blending(Tiling(size, (shared, shared)), blend), stride, least, margin)
+
+
+def _tile_size(cards: Sequence[ModelCard], patch: tuple[int, int], wanted: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of a tile that neighbouring tiles should share ``wanted`` cells of."""
+    limits = [card.largest for card in cards if card.largest]
+    if limits:
+        rows, cols = min(limit[0] for limit in limits), min(limit[1] for limit in limits)
+    elif wanted:
+        rows = max(_USUAL_ROWS, min(_LARGEST_ROWS, _OVERLAPS_PER_TILE * wanted), *patch)
+        cols = 2 * rows
+    else:
+        rows, cols = max(_SMALL_TILE, patch[0]), max(_SMALL_TILE, patch[1])
+    return _round_up(rows, stride), _round_up(cols, stride)
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
-from rlearndeep.scene.classes import ClassTable
-
-AGGREGATES = ("mean", "majority")
+from rlearndeep.prediction.answers import PRESENT, Subject
+from rlearndeep.prediction.stream import Strip
+from rlearndeep.scene.geometry import Region, Window
 
 # A table over all numbers between the smallest and the largest id is faster than a search, if it is not too large.
 _SPAN_PER_ID = 16
 _SPAN_ALWAYS = 1_000_000
+
+# Rows that are given the means of their segments at once.
+_ROWS = 32
 
 
 class SegmentIndex:
@@ -78,29 +81,59 @@ class SegmentResult:
     """One row per segment, ascending by id.
 
     Attributes:
+        subject: what the means stand for.
         ids: of the segments, (n,).
-        index: class index, -1 for segments without any valid cell, (n,).
-        probabilities: mean score, or share of cells, per class (n, K); NaN without any valid cell.
+        means: per segment (n, planes), NaN without any valid cell: the mean score or share of cells of each class;
+            or the mean value and the mean of its :meth:`Subject.inner`.
         cells: cells with a prediction, (n,).
         null_cells: cells of the segment without one, (n,).
     """
 
+    subject: Subject
     ids: NDArray[np.int64]
-    index: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    means: NDArray[np.float64]
     cells: NDArray[np.int64]
     null_cells: NDArray[np.int64]
 
     @property
-    def confidence(self) -> NDArray[np.float64]:
-        """Probability of the segment's class, NaN without any valid cell, (n,)."""
-        return self.probabilities[np.arange(len(self.ids)), np.maximum(self.index, 0)]
+    def known(self) -> NDArray[np.bool_]:
+        """False for segments without any valid cell, (n,)."""
+        return ~np.isnan(self.means[:, 0])
 
-    def categories(self, classes: ClassTable, null: int) -> NDArray[np.int64]:
-        """Category of each segment, ``null`` for segments without any valid cell, (n,)."""
-        if not len(self.ids):
-            return np.zeros(0, dtype=np.int64)
-        return np.where(self.index < 0, null, classes.categories_of(np.maximum(self.index, 0)))
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """Class index, the lowest in a tie; -1 for segments without any valid cell, (n,)."""
+        return np.where(self.known, np.nan_to_num(self.means).argmax(axis=1), -1)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """Mean score of the segment's class, NaN without any valid cell, (n,)."""
+        return self.means.max(axis=1)
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """Standard deviation of the values of the segment's cells, (n,)."""
+        centred = (self.means[:, 0] - self.subject.centre) / self.subject.scale
+        return np.sqrt(np.maximum(self.means[:, 1] - centred**2, 0)) * self.subject.scale
+
+
+@dataclass(frozen=True)
+class Share:
+    """What some cells add to the sums of the segments that occur among them.
+
+    Attributes:
+        here: positions of segments with valid cells, distinct, (m,).
+        sums: (planes, m).
+        cells: (m,).
+        lost: positions of segments with cells that are not valid, distinct, (l,).
+        lost_cells: (l,).
+    """
+
+    here: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    cells: NDArray[np.int64]
+    lost: NDArray[np.int64]
+    lost_cells: NDArray[np.int64]
 
 
 class SegmentSums:
@@ -108,88 +141,130 @@ class SegmentSums:
 
     Args:
         segments: the ids that may occur.
-        classes: number of classes.
-        aggregate: ``mean`` of scores, or ``majority`` of the cells' classes.
+        subject: what the outputs stand for.
+        aggregate: ``mean`` of scores or values, or ``majority`` of the cells' decisions.
     """
 
-    def __init__(self, segments: SegmentIndex, classes: int, aggregate: str = "mean") -> None:
+    def __init__(self, segments: SegmentIndex, subject: Subject, aggregate: str = "mean") -> None:
+        planes = 2 if subject.task == "value" else len(subject.classes)
         self._segments = segments
+        self._subject = subject
         self._aggregate = aggregate
-        self._sums = np.zeros((classes, len(segments)), dtype=np.float64)
+        self._sums = np.zeros((planes, len(segments)), dtype=np.float64)
         self._cells = np.zeros(len(segments), dtype=np.int64)
         self._null_cells = np.zeros(len(segments), dtype=np.int64)
 
-    def add(
-        self,
-        ids: NDArray,
-        segment: NDArray[np.bool_],
-        scores: NDArray[np.float32],
-        index: NDArray[np.intp],
-        valid: NDArray[np.bool_],
-    ) -> None:
-        """Add cells.
+    def share(
+        self, ids: NDArray, segment: NDArray[np.bool_], outputs: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> Share:
+        """What cells add.
 
         Args:
             ids: segment of each cell, (rows, cols).
             segment: False where there is no segment.
-            scores: (classes, rows, cols).
-            index: best class of each cell.
+            outputs: (K, rows, cols).
             valid: False where there is no prediction.
         """
         counted = segment & valid
         here, positions = self._grouped(ids[counted])
-        self._cells[here] += np.bincount(positions, minlength=len(here))
         lost, lost_positions = self._grouped(ids[segment & ~valid])
-        self._null_cells[lost] += np.bincount(lost_positions, minlength=len(lost))
-        for number, plane in enumerate(scores):
-            weights = plane[counted] if self._aggregate == "mean" else (index[counted] == number)
-            self._sums[number, here] += np.bincount(positions, weights=weights, minlength=len(here))
+        planes = [
+            np.bincount(positions, weights=weights, minlength=len(here))
+            for weights in self._weights(outputs[:, counted])
+        ]
+        return Share(
+            here,
+            np.array(planes, dtype=np.float64).reshape(len(self._sums), len(here)),
+            np.bincount(positions, minlength=len(here)),
+            lost,
+            np.bincount(lost_positions, minlength=len(lost)),
+        )
+
+    def add(self, share: Share) -> None:
+        """Add what :meth:`share` gave."""
+        self._sums[:, share.here] += share.sums
+        self._cells[share.here] += share.cells
+        self._null_cells[share.lost] += share.lost_cells
+
+    def result(self) -> SegmentResult:
+        """One row per segment of the index."""
+        means = self._sums.T / np.maximum(self._cells, 1)[:, None]
+        means[self._cells == 0] = np.nan
+        return SegmentResult(self._subject, self._segments.ids, means, self._cells, self._null_cells)
+
+    def _weights(self, outputs: NDArray[np.float32]) -> Iterator[NDArray]:
+        """Of the outputs of cells (K, n), what is summed: (n,) per plane."""
+        if self._subject.task == "value":
+            yield from (outputs[0], self._subject.inner(outputs))
+        elif self._aggregate == "mean":
+            yield from outputs
+        elif self._subject.task == "presence":
+            yield from (scores >= PRESENT for scores in outputs)
+        else:
+            best = outputs.argmax(axis=0)
+            yield from (best == number for number in range(len(outputs)))
 
     def _grouped(self, ids: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions that occur among ids, distinct, and for each id which of them it is."""
         positions = self._segments.positions(ids)
         if positions.size == 0:
-            return positions, positions
+            return positions.astype(np.int64), positions.astype(np.int64)
         lowest, highest = int(positions.min()), int(positions.max())
         if highest - lowest < 4 * positions.size:
             return np.arange(lowest, highest + 1), positions - lowest
         return np.unique(positions, return_inverse=True)
 
-    def result(self) -> SegmentResult:
-        """One row per segment of the index."""
-        empty = self._cells == 0
-        probabilities = self._sums.T / np.maximum(self._cells, 1)[:, None]
-        probabilities[empty] = np.nan
-        index = np.where(empty, -1, self._sums.argmax(axis=0))
-        return SegmentResult(self._segments.ids, index, probabilities, self._cells, self._null_cells)
 
+def segment_table(result: SegmentResult) -> str:
+    """CSV of the segments, separator ``|``; fields of segments without any valid cell are empty.
 
-def segment_table(result: SegmentResult, classes: ClassTable) -> str:
-    """CSV of the segments, separator ``|``: ``cat|class|label|confidence|cells|null_cells|p_<category>...``.
-
-    Fields of segments without any valid cell are empty.
+    Classes: ``cat|class|label|confidence|cells|null_cells|p_<category>...``; classes present:
+    ``cat|cells|null_cells|p_<category>...``; values: ``cat|value|stddev|cells|null_cells``.
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="|", lineterminator="\n")
-    columns = [f"p_{category}" for category in classes.categories]
-    writer.writerow(["cat", "class", "label", "confidence", "cells", "null_cells", *columns])
-    rows = zip(
-        result.ids.tolist(),
-        result.index.tolist(),
-        result.confidence.tolist(),
-        result.cells.tolist(),
-        result.null_cells.tolist(),
-        result.probabilities.tolist(),
-        strict=True,
-    )
-    labels, categories = classes.labels, classes.categories.tolist()
-    for cat, index, confidence, cells, null_cells, probabilities in rows:
-        if index < 0:
-            writer.writerow([cat, "", "", "", cells, null_cells, *[""] * len(columns)])
-            continue
-        shares = [f"{share:.6g}" for share in probabilities]
-        writer.writerow([cat, categories[index], labels[index], f"{confidence:.6g}", cells, null_cells, *shares])
+    classes = result.subject.classes
+    shares = [f"p_{category}" for category in classes.categories]
+    before, after = {
+        "class": (["class", "label", "confidence"], shares),
+        "presence": ([], shares),
+        "value": (["value", "stddev"], []),
+    }[result.subject.task]
+    writer.writerow(["cat", *before, "cells", "null_cells", *after])
+    counts = zip(result.ids.tolist(), result.cells.tolist(), result.null_cells.tolist(), strict=True)
+    columns = zip(counts, result.known.tolist(), _table_values(result), strict=True)
+    for (cat, cells, null_cells), known, values in columns:
+        own = values if known else [""] * len(values)
+        writer.writerow([cat, *own[: len(before)], cells, null_cells, *own[len(before) :]])
     return text.getvalue()
+
+
+def _table_values(result: SegmentResult) -> Iterator[list]:
+    """Fields of each segment but its id and its counts."""
+    classes = result.subject.classes
+    if result.subject.task == "value":
+        for value, deviation in zip(result.means[:, 0].tolist(), result.deviation.tolist(), strict=True):
+            yield [f"{value:.7g}", f"{deviation:.6g}"]
+        return
+    labels, categories = classes.labels, classes.categories.tolist()
+    for index, means in zip(result.index.tolist(), result.means.tolist(), strict=True):
+        decision = [categories[index], labels[index], f"{max(means):.6g}"] if result.subject.task == "class" else []
+        yield [*decision, *(f"{share:.6g}" for share in means)]
+
+
+def segment_strips(
+    result: SegmentResult,
+    segments: SegmentIndex,
+    segments_at: Callable[[Window], tuple[NDArray, NDArray[np.bool_]]],
+    region: Region,
+) -> Iterator[Strip]:
+    """The region with the means of its segment in every cell; not valid outside segments with a prediction."""
+    for first in range(0, region.rows, _ROWS):
+        window = Window(first, min(first + _ROWS, region.rows), 0, region.cols)
+        ids, segment = segments_at(window)
+        planes = np.full((result.means.shape[1], *window.shape), np.nan)
+        planes[:, segment] = result.means[segments.positions(ids[segment])].T
+        yield Strip(window, planes, ~np.isnan(planes[0]))
 
 
 def check_table_place(path: Path) -> None:

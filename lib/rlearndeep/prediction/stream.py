@@ -7,26 +7,16 @@ into columns, which meet without a seam because tiles that straddle a cut are su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import ModelCard
+from rlearndeep.prediction.answers import Member, Question
 from rlearndeep.prediction.planning import BlockPlan, Plan, TilePlan, rows_per_strip
 from rlearndeep.scene.geometry import Region, Window
-
-
-class Predictor(Protocol):
-    """A network that a back-end loaded."""
-
-    pixels_per_batch: int
-
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (N, K, H, W) or (N, K) of normalised input (N, B, H, W)."""
 
 
 class Source(Protocol):
@@ -37,42 +27,32 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Member:
-    """A model at work.
-
-    Attributes:
-        predictor: its network.
-        card: what it was trained on.
-        positions: of its bands among the bands of the source.
-    """
-
-    predictor: Predictor
-    card: ModelCard
-    positions: tuple[int, ...]
-
-    def prepare(self, values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Network input (bands, rows, cols) of the source's values."""
-        own = values if self.positions == tuple(range(len(values))) else values[list(self.positions)]
-        with np.errstate(invalid="ignore", over="ignore"):
-            return self.card.normalization.apply(own, valid)
-
-    def batch_size(self, cells: int, asked: int | None) -> int:
-        """Number of inputs of so many cells per batch."""
-        return asked or max(1, self.predictor.pixels_per_batch // cells)
-
-
-@dataclass(frozen=True)
 class Strip:
     """Finished cells.
 
     Attributes:
         window: which cells of the region.
-        scores: (classes, rows, cols) float32; arbitrary where not valid.
+        planes: (planes of the question, rows, cols) float32; arbitrary where not valid.
         valid: (rows, cols), False where a needed band is null.
     """
 
     window: Window
-    scores: NDArray[np.float32]
+    planes: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a row of tiles (or of blocks) gives over some columns, before it is joined with the rows around it.
+
+    Attributes:
+        window: cells of the region's grid: all rows of the tiles, and finished columns of the region.
+        planes: (planes, rows, cols), the weighted answers of the tiles of this row.
+        valid: (rows, cols), False where a needed band is null.
+    """
+
+    window: Window
+    planes: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
 
@@ -84,8 +64,9 @@ class Job:
         source: where cells come from.
         region: which cells.
         extent: the cells of the region's grid where the source has data at all; it may reach beyond the region.
-        members: the models; their scores are averaged.
+        members: the models; their answers are averaged.
         plan: how the region is cut.
+        question: what the models are asked.
         starts_per_chunk: how many columns of tiles or blocks are held at once.
         batch_size: inputs per batch, None lets the back-end choose.
     """
@@ -95,20 +76,81 @@ class Job:
     extent: Window
     members: Sequence[Member]
     plan: Plan
+    question: Question
     starts_per_chunk: int
     batch_size: int | None = None
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.members[0].card.classes)
+    def row_starts(self) -> list[int]:
+        """First rows, in cells of the region, of the rows of tiles (or of blocks that are predicted together)."""
+        if isinstance(self.plan, TilePlan):
+            return self.plan.tiling.tile_rows(self.region)
+        return self.plan.block_rows(self.region)[:: rows_per_strip(self.plan) // self.plan.stride[0]]
 
 
-def strips(job: Job) -> Iterator[Strip]:
-    """Predict a region; every cell of it is in exactly one strip, rows from the top, columns from the left."""
-    if isinstance(job.plan, TilePlan):
-        return _tile_strips(job, job.plan)
-    return _block_strips(job, job.plan)
+Rows = Callable[[Sequence[int]], Iterator[Iterable[Chunk]]]
+"""From the first rows of rows of tiles to the chunks of each, in the same order."""
+
+
+def strips(job: Job, done: int = 0, rows: Rows | None = None) -> Iterator[Strip]:
+    """Predict a region; every cell of it is in exactly one strip, rows from the top, columns from the left.
+
+    Args:
+        job: what to predict.
+        done: rows of the region that are known already and left out.
+        rows: where the chunks are computed; here by default.
+    """
+    if done >= job.region.rows:
+        return
+    starts = job.row_starts
+    first = max(index for index, start in enumerate(starts) if start <= done)
+    # The row of tiles above gives its part of the cells that both share.
+    starts = starts[max(0, first - 1) :]
+    seam = _Seam(job)
+    for chunks in (rows or Here(job))(starts):
+        for chunk in chunks:
+            window, planes = seam.joined(chunk)
+            window = window.intersection(Window(done, job.region.rows, 0, job.region.cols))
+            if not window.is_empty:
+                part = window.relative_to(chunk.window).slices
+                yield Strip(window, planes[:, part[0], part[1]], chunk.valid[part])
+
+
+class Here:
+    """Computes chunks in this process; rows that neighbouring rows of tiles share are read once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._reader = _Reader(job.source)
+
+    def __call__(self, starts: Sequence[int]) -> Iterator[Iterable[Chunk]]:
+        return (self.chunks(start) for start in starts)
+
+    def chunks(self, start: int) -> Iterator[Chunk]:
+        """The chunks of the row of tiles (or blocks) that begins at row ``start``, from the left."""
+        if isinstance(self._job.plan, TilePlan):
+            return _tile_chunks(self._job, self._job.plan, self._reader, start)
+        return _block_chunks(self._job, self._job.plan, self._reader, start)
+
+
+class _Seam:
+    """Adds to each row of tiles what the row above has in the cells that both share."""
+
+    def __init__(self, job: Job) -> None:
+        self._overlap = job.plan.tiling.overlap[0] if isinstance(job.plan, TilePlan) else 0
+        self._below = np.zeros((job.question.planes, self._overlap, job.region.cols), dtype=np.float32)
+
+    def joined(self, chunk: Chunk) -> tuple[Window, NDArray[np.float32]]:
+        """The rows that are finished, and the planes of the chunk with the row above added."""
+        window, planes = chunk.window, chunk.planes
+        step = window.rows - self._overlap
+        if self._overlap:
+            below = self._below[:, :, window.col_start : window.col_stop]
+            if not planes.flags.writeable:  # it came from another machine
+                planes = planes.copy()
+            planes[:, : self._overlap] += below
+            below[:] = planes[:, step:]
+        return Window(window.row_start, window.row_start + step, window.col_start, window.col_stop), planes
 
 
 class _Reader:
@@ -141,23 +183,18 @@ def _chunks(starts: Sequence[int], count: int) -> Iterator[Sequence[int]]:
         yield starts[first : first + count]
 
 
-def _tile_strips(job: Job, plan: TilePlan) -> Iterator[Strip]:
-    mosaic = _Mosaic(job.classes, job.region, plan)
-    reader = _Reader(job.source)
+def _tile_chunks(job: Job, plan: TilePlan, reader: _Reader, row_start: int) -> Iterator[Chunk]:
+    mosaic = _Mosaic(job, plan, row_start)
     useful = plan.useful_window(job.region, job.extent)
     cols = plan.tiling.tile_cols(job.region)
-    for row_start in plan.tiling.tile_rows(job.region):
-        finished_rows = Window(row_start, row_start + plan.tiling.step[0], 0, job.region.cols)
-        for chunk in _chunks(cols, job.starts_per_chunk):
-            tiles = [_tile_at(plan, row_start, col_start) for col_start in chunk]
-            mosaic.begin(row_start, chunk)
-            valid = _predict_tiles(job, plan, reader, tiles, useful, mosaic)
-            stop = tiles[-1].col_start + plan.tiling.step[1] if chunk[-1] != cols[-1] else job.region.cols
-            scores, window = mosaic.finish(max(0, min(stop, job.region.cols)))
-            window = window.intersection(finished_rows).intersection(job.region.window)
-            if not window.is_empty:
-                part = window.relative_to(Window(row_start, row_start, mosaic.first_col, mosaic.first_col))
-                yield Strip(window, scores[:, part.slices[0], part.slices[1]], valid.part(window))
+    for starts in _chunks(cols, job.starts_per_chunk):
+        tiles = [_tile_at(plan, row_start, col_start) for col_start in starts]
+        mosaic.begin(starts)
+        valid = _predict_tiles(job, plan, reader, tiles, useful, mosaic)
+        stop = tiles[-1].col_start + plan.tiling.step[1] if starts[-1] != cols[-1] else job.region.cols
+        window, planes = mosaic.finish(max(0, min(stop, job.region.cols)))
+        if not window.is_empty:
+            yield Chunk(window, planes, valid.part(window))
 
 
 def _tile_at(plan: TilePlan, row: int, col: int) -> Window:
@@ -181,55 +218,47 @@ class _Validity:
 
 
 class _Mosaic:
-    """Sums weighted tiles, and hands out what no later tile will change.
+    """Weighted sums of the answers of a row of tiles, and what is shared with the columns to the right."""
 
-    Holds one row of tiles over the columns of a chunk, and what that row shares with the row below and with
-    the chunk to the right.
-    """
-
-    def __init__(self, classes: int, region: Region, plan: TilePlan) -> None:
-        self._classes = classes
-        self._region = region
+    def __init__(self, job: Job, plan: TilePlan, row_start: int) -> None:
+        self._planes = job.question.planes
+        self._cols = job.region.cols
         self._plan = plan
-        self._below = np.zeros((classes, plan.tiling.overlap[0], region.cols), dtype=np.float32)
-        self._right: NDArray[np.float32] | None = None
-        self._sums = np.empty(0, dtype=np.float32)
-        self._row = 0
-        self.first_col = 0
-
-    def begin(self, row_start: int, col_starts: Sequence[int]) -> None:
-        """Make room for the tiles of a chunk."""
         self._row = row_start
-        self.first_col = max(0, col_starts[0])
-        stop = min(self._region.cols, col_starts[-1] + self._plan.tiling.size[1])
-        shape = (self._classes, self._plan.tiling.size[0], max(0, stop - self.first_col))
+        self._right: NDArray[np.float32] | None = None
+        self._sums = np.empty((0, 0, 0), dtype=np.float32)
+        self._first_col = 0
+
+    def begin(self, col_starts: Sequence[int]) -> None:
+        """Make room for the tiles of a chunk."""
+        self._first_col = max(0, col_starts[0])
+        stop = min(self._cols, col_starts[-1] + self._plan.tiling.size[1])
+        shape = (self._planes, self._plan.tiling.size[0], max(0, stop - self._first_col))
         self._sums = np.zeros(shape, dtype=np.float32)
         if self._right is not None:
             self._sums[:, :, : self._right.shape[2]] = self._right
 
-    def add(self, tile: Window, window: Window, scores: NDArray[np.float32], share: float) -> None:
-        """Add the scores (classes, rows, cols) of a window of a tile."""
-        inside = window.intersection(Window(window.row_start, window.row_stop, 0, self._region.cols))
+    def add(self, tile: Window, window: Window, answer: NDArray[np.float32], share: float) -> None:
+        """Add the answer (planes, rows, cols) for a window of a tile; the answer is spent."""
+        inside = window.intersection(Window(window.row_start, window.row_stop, 0, self._cols))
         if inside.is_empty:
             return
         rows, cols = inside.relative_to(window).slices
-        part = scores[:, rows, cols]
-        if any(self._plan.tiling.overlap) or share != 1:
-            part = part * (self._plan.blending.weights[inside.relative_to(tile).slices] * np.float32(share))
-        target = inside.relative_to(Window(self._row, self._row, self.first_col, self.first_col))
+        part = answer[:, rows, cols]
+        if not part.flags.writeable:
+            part = part.copy()
+        if share != 1:
+            part *= np.float32(share)
+        self._plan.blending.weigh(part, inside.relative_to(tile))
+        target = inside.relative_to(Window(self._row, self._row, self._first_col, self._first_col))
         self._sums[:, target.slices[0], target.slices[1]] += part
 
-    def finish(self, col_stop: int) -> tuple[NDArray[np.float32], Window]:
-        """Scores of the chunk up to a column, and their window; the rest waits for the next chunk."""
-        done = col_stop - self.first_col
-        step, overlap = self._plan.tiling.step[0], self._plan.tiling.overlap[0]
-        self._right = self._sums[:, :, done:].copy() if col_stop < self._region.cols else None
-        ready = self._sums[:, :, :done]
-        if overlap:
-            below = self._below[:, :, self.first_col : col_stop]
-            ready[:, :overlap] += below
-            below[:] = ready[:, step:]
-        return ready, Window(self._row, self._row + ready.shape[1], self.first_col, col_stop)
+    def finish(self, col_stop: int) -> tuple[Window, NDArray[np.float32]]:
+        """The chunk up to a column: its window and its planes; the rest waits for the next chunk."""
+        done = max(0, col_stop - self._first_col)
+        self._right = self._sums[:, :, done:].copy() if col_stop < self._cols else None
+        window = Window(self._row, self._row + self._sums.shape[1], self._first_col, self._first_col + done)
+        return window, self._sums[:, :, :done]
 
 
 def _predict_tiles(
@@ -255,8 +284,8 @@ def _predict_tiles(
             for first in range(0, len(group), size):
                 batch = group[first : first + size]
                 slices = [window.relative_to(around).slices for _, window in batch]
-                scores = member.predictor.predict(np.stack([prepared[:, rows, cols] for rows, cols in slices]))
-                for (tile, window), answer in zip(batch, scores, strict=True):
+                answers = member.answer(job.question, np.stack([prepared[:, rows, cols] for rows, cols in slices]))
+                for (tile, window), answer in zip(batch, answers, strict=True):
                     mosaic.add(tile, window, answer, 1 / len(job.members))
     return validity
 
@@ -270,31 +299,30 @@ def _bounds(windows: Sequence[Window]) -> Window:
     )
 
 
-def _block_strips(job: Job, plan: BlockPlan) -> Iterator[Strip]:
-    reader = _Reader(job.source)
-    rows, cols = plan.block_rows(job.region), plan.block_cols(job.region)
-    for row_chunk in _chunks(rows, rows_per_strip(plan) // plan.stride[0]):
-        for col_chunk in _chunks(cols, job.starts_per_chunk):
-            blocks = Window(row_chunk[0], row_chunk[-1] + plan.stride[0], col_chunk[0], col_chunk[-1] + plan.stride[1])
-            values, valid = reader.read(plan.patches_window(blocks))
-            validity = _Validity(plan.patches_window(blocks), valid)
-            coarse = _predict_blocks(job, plan, blocks, values, validity)
-            fine = np.repeat(np.repeat(coarse, plan.stride[0], axis=1), plan.stride[1], axis=2)
-            window = blocks.intersection(job.region.window)
-            part = window.relative_to(blocks)
-            yield Strip(window, fine[:, part.slices[0], part.slices[1]], validity.part(window))
+def _block_chunks(job: Job, plan: BlockPlan, reader: _Reader, row_start: int) -> Iterator[Chunk]:
+    cols = plan.block_cols(job.region)
+    row_stop = min(row_start + rows_per_strip(plan), plan.block_rows(job.region)[-1] + plan.stride[0])
+    for starts in _chunks(cols, job.starts_per_chunk):
+        blocks = Window(row_start, row_stop, starts[0], starts[-1] + plan.stride[1])
+        values, valid = reader.read(plan.patches_window(blocks))
+        validity = _Validity(plan.patches_window(blocks), valid)
+        coarse = _predict_blocks(job, plan, blocks, values, validity)
+        fine = np.repeat(np.repeat(coarse, plan.stride[0], axis=1), plan.stride[1], axis=2)
+        window = blocks.intersection(Window(row_start, row_stop, 0, job.region.cols))
+        part = window.relative_to(blocks).slices
+        yield Chunk(window, fine[:, part[0], part[1]], validity.part(window))
 
 
 def _predict_blocks(
     job: Job, plan: BlockPlan, blocks: Window, values: NDArray, validity: _Validity
 ) -> NDArray[np.float32]:
-    """Scores (classes, rows of blocks, columns of blocks); zero for blocks without a valid cell in the region."""
+    """Answers (planes, rows of blocks, columns of blocks); zero for blocks without a valid cell in the region."""
     (stride_rows, stride_cols), around = plan.stride, validity.window
     shape = blocks.rows // stride_rows, blocks.cols // stride_cols
     answered = _Validity(job.region.window.intersection(blocks), validity.part(job.region.window.intersection(blocks)))
     wanted = answered.part(blocks).reshape(shape[0], stride_rows, shape[1], stride_cols).any(axis=(1, 3))
     rows, cols = np.nonzero(wanted)
-    result = np.zeros((job.classes, *shape), dtype=np.float32)
+    result = np.zeros((job.question.planes, *shape), dtype=np.float32)
     first_row = blocks.row_start - plan.lead[0] - around.row_start
     first_col = blocks.col_start - plan.lead[1] - around.col_start
     for member in job.members:
@@ -304,30 +332,6 @@ def _predict_blocks(
         for first in range(0, len(rows), size):
             row, col = rows[first : first + size], cols[first : first + size]
             batch = patches[first_row + row * stride_rows, first_col + col * stride_cols]
-            scores = member.predictor.predict(np.ascontiguousarray(batch))
-            result[:, row, col] += scores.T / np.float32(len(job.members))
+            answers = member.answer(job.question, np.ascontiguousarray(batch))
+            result[:, row, col] += answers.T / np.float32(len(job.members))
     return result
-
-
-def check_members(cards: Sequence[ModelCard], names: Sequence[str]) -> None:
-    """See that the scores of several models can be averaged.
-
-    Raises:
-        DeepLearningError: the models have other classes, or answer for other things.
-    """
-    first = cards[0]
-    for card, name in zip(cards[1:], names[1:], strict=True):
-        if card.classes.categories.tolist() != first.classes.categories.tolist():
-            raise DeepLearningError(
-                f"Models whose scores are averaged must have the same classes; '{names[0]}' has {len(first.classes)} "
-                f"({_listed(first)}), '{name}' has {len(card.classes)} ({_listed(card)}). Predict them one by one."
-            )
-        if card.unit != first.unit or (card.unit == "patch" and card.patch != first.patch):
-            raise DeepLearningError(
-                f"Models whose scores are averaged must answer for the same cells; '{names[0]}' answers per "
-                f"{first.unit} of {first.patch}, '{name}' per {card.unit} of {card.patch}. Predict them one by one."
-            )
-
-
-def _listed(card: ModelCard) -> str:
-    return ", ".join(str(category) for category in card.classes.categories)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rlearndeep.prediction.maps import CELL_NULL, Layer, write_maps
+from prediction_scenes import Sheet
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.prediction.answers import CELL_NULL, Question, Subject
+from rlearndeep.prediction.maps import Layer, Sheets
 from rlearndeep.prediction.stream import Strip
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Window
 
 CLASSES = ClassTable((MapClass(4, "low"), MapClass(9, "high")))
-
-
-class Sheet:
-    """A writer that keeps the rows."""
-
-    def __init__(self) -> None:
-        self.rows: list[np.ndarray] = []
-
-    def write(self, rows: np.ndarray) -> None:
-        self.rows.extend(rows)
 
 
 @pytest.mark.parametrize("cuts", [(5,), (2, 5), (1, 2, 3, 4, 5)])
@@ -36,7 +29,8 @@ def test_columns_of_a_strip_become_whole_rows(cuts):
     sheets = [(Layer(kind, 1), Sheet()) for kind in kinds]
     done = []
     areas = np.arange(1.0, rows + 1)
-    tally = write_maps(strips, CLASSES, sheets, areas, cols, progress=lambda *state: done.append(state))
+    question = Question(Subject("class", CLASSES))
+    tally = Sheets(question, sheets, areas, cols, progress=lambda *state: done.append(state)).write(strips)
 
     classes, probability, confidence, margin, entropy = (np.array(sheet.rows) for _, sheet in sheets)
     high = scores[1] > scores[0]
@@ -49,4 +43,60 @@ def test_columns_of_a_strip_become_whole_rows(cuts):
     assert tally.null_cells == (~valid).sum()
     assert tally.per_class.tolist() == [(valid & ~high).sum(), (valid & high).sum()]
     np.testing.assert_allclose(tally.area, [(areas[:, None] * (valid & one)).sum() for one in (~high, high)])
-    assert done == [(rows, rows)]
+    assert done[-1] == (rows, rows)
+
+
+def three_rows(subject: Subject, planes: list, layers: tuple, **question):
+    """Maps and counts of three cells in three rows, of which the last is null."""
+    valid = np.array([[True], [True], [False]])
+    strip = Strip(Window(0, 3, 0, 1), np.array(planes, dtype=np.float32)[:, :, None], valid)
+    sheets = [(layer, Sheet()) for layer in layers]
+    tally = Sheets(Question(subject, **question), sheets, np.array([1.0, 2.0, 4.0]), 1).write([strip])
+    return [np.array(sheet.rows)[:, 0].tolist() for _, sheet in sheets], tally
+
+
+def test_presence_is_one_map_per_class_and_counts_every_class_that_is_there():
+    layers = (Layer("presence", 0), Layer("presence", 1), Layer("probability", 1), Layer("entropy"))
+    maps, tally = three_rows(Subject("presence", CLASSES), [[0.9, 0.5, 0.9], [0.8, 0.1, 0.9]], layers)
+    assert maps[:2] == [[1, 1, CELL_NULL], [1, 0, CELL_NULL]]
+    np.testing.assert_allclose(maps[2], [0.8, 0.1, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(maps[3], [0.595, 0.734, np.nan], atol=1e-3)
+    assert [layer.dtype for layer in layers] == ["int32", "int32", "float32", "float32"]
+    assert (tally.cells, tally.null_cells) == (3, 1)
+    assert tally.per_class.tolist() == [2, 1]
+    assert tally.area.tolist() == [3, 1]
+
+
+def test_values_are_written_as_they_are_and_summed_up():
+    subject = Subject("value", ClassTable(()), 100.0, 10.0)
+    inner = [((v - 100) / 10) ** 2 for v in (101.23456, 99.0)]
+    maps, tally = three_rows(
+        subject,
+        [[101.23456, 99.0, 7.0], [inner[0] + 0.04, inner[1], 0], [0.5, 1.5, 9]],
+        (Layer("value"), Layer("spread"), Layer("novelty")),
+        spread=True,
+        novelty=True,
+    )
+    np.testing.assert_allclose(maps[0], np.array([101.23456, 99.0, np.nan], np.float32), rtol=0)
+    np.testing.assert_allclose(maps[1], [2, 0, np.nan], atol=1e-3)
+    np.testing.assert_allclose(maps[2], [0.5, 1.5, np.nan])
+    assert (tally.cells, tally.null_cells, tally.per_class.size) == (3, 1, 0)
+    assert tally.statistics.count == 2
+    assert tally.statistics.minimum == 99
+    assert tally.statistics.mean == pytest.approx(100.11728, rel=1e-6)
+
+
+def test_a_value_that_is_no_number_is_refused():
+    with pytest.raises(DeepLearningError, match="must answer with numbers"):
+        three_rows(Subject("value", ClassTable(())), [[1.0, np.nan, np.nan]], (Layer("value"),))
+    three_rows(Subject("value", ClassTable(())), [[1.0, 1.0, np.nan]], (Layer("value"),))
+
+
+def test_the_statistics_of_values_are_those_of_all_rows():
+    values = np.random.default_rng(0).normal(7, 2, (1, 200, 3)).astype(np.float32)
+    strip = Strip(Window(0, 200, 0, 3), values, np.ones((200, 3), dtype=bool))
+    sheets = Sheets(Question(Subject("value", ClassTable(()))), [(Layer("value"), Sheet())], np.ones(200), 3)
+    statistics = sheets.write([strip]).statistics
+    assert statistics.count == 600
+    assert statistics.mean == pytest.approx(values.mean(dtype=float))
+    assert statistics.std == pytest.approx(values.std(dtype=float))

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.prediction.answers import Subject
 from rlearndeep.prediction.confidence import best_class
-from rlearndeep.prediction.segments import SegmentIndex, SegmentSums, segment_table, table_file
+from rlearndeep.prediction.segments import SegmentIndex, SegmentSums, segment_strips, segment_table, table_file
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.geometry import Region
 
 CLASSES = ClassTable((MapClass(3, "grass|land"), MapClass(8, ""), MapClass(-2, "wet")))
-NULL = -(2**31)
+SUBJECT = Subject("class", CLASSES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -31,9 +33,9 @@ def test_sums_over_pieces_equal_a_loop_over_segments(seed, aggregate, pieces, sp
     scores = generator.dirichlet(np.ones(3), shape).transpose(2, 0, 1).astype(np.float32)
     index, _ = best_class(scores, valid)
     segments = SegmentIndex.of(np.array_split(ids[segment], 5))
-    sums = SegmentSums(segments, 3, aggregate)
+    sums = SegmentSums(segments, SUBJECT, aggregate)
     for rows in np.array_split(np.arange(shape[0]), pieces):
-        sums.add(ids[rows], segment[rows], scores[:, rows], index[rows], valid[rows])
+        sums.add(sums.share(ids[rows], segment[rows], scores[:, rows], valid[rows]))
     result = sums.result()
 
     assert result.ids.tolist() == sorted(set(ids[segment].tolist()))
@@ -43,11 +45,11 @@ def test_sums_over_pieces_equal_a_loop_over_segments(seed, aggregate, pieces, sp
         assert result.null_cells[position] == (segment & ~valid & (ids == number)).sum()
         if not own.any():
             assert result.index[position] == -1
-            assert np.isnan(result.probabilities[position]).all()
+            assert np.isnan(result.means[position]).all()
             continue
         votes = np.bincount(index[own], minlength=3) / own.sum()
         expected = scores[:, own].mean(axis=1) if aggregate == "mean" else votes
-        np.testing.assert_allclose(result.probabilities[position], expected, rtol=1e-5)
+        np.testing.assert_allclose(result.means[position], expected, rtol=1e-5)
         assert result.index[position] == expected.argmax()
         assert result.confidence[position] == pytest.approx(expected.max())
 
@@ -57,31 +59,36 @@ def example() -> tuple[SegmentIndex, SegmentSums]:
     scores = np.array([[[0.2, 0.4, 0.5]], [[0.7, 0.5, 0.3]], [[0.1, 0.1, 0.2]]], dtype=np.float32)
     valid = np.array([[True, True, False]])
     segments = SegmentIndex.of([ids])
-    sums = SegmentSums(segments, 3)
-    sums.add(ids, np.ones_like(valid), scores, best_class(scores, valid)[0], valid)
+    sums = SegmentSums(segments, SUBJECT)
+    sums.add(sums.share(ids, np.ones_like(valid), scores, valid))
     return segments, sums
 
 
 def test_the_table_has_the_columns_that_join():
-    text = segment_table(example()[1].result(), CLASSES)
+    text = segment_table(example()[1].result())
     assert text.splitlines()[0] == "cat|class|label|confidence|cells|null_cells|p_-2|p_3|p_8"
     rows = list(csv.reader(text.splitlines(), delimiter="|"))
     assert rows[1] == ["7", "3", "grass|land", "0.6", "2", "0", "0.3", "0.6", "0.1"]
     assert rows[2] == ["9", "", "", "", "0", "1", "", "", ""]
 
 
-def test_segments_without_a_valid_cell_have_no_category():
-    _, sums = example()
-    assert sums.result().categories(CLASSES, NULL).tolist() == [3, NULL]
+def test_cells_get_the_means_of_their_segments_and_nothing_elsewhere():
+    segments, sums = example()
+    ids = np.array([[9, 7], [7, 0]])
+    strips = list(segment_strips(sums.result(), segments, lambda _: (ids, ids > 0), Region(2, 0, 2, 0, 2, 2)))
+    assert len(strips) == 1
+    np.testing.assert_array_equal(strips[0].valid, [[False, True], [True, False]])
+    np.testing.assert_allclose(strips[0].planes[:, 0, 1], [0.3, 0.6, 0.1], atol=1e-6)
+    np.testing.assert_array_equal(sums.result().index, [1, -1])
 
 
 def test_no_segment_at_all_gives_an_empty_table():
-    sums = SegmentSums(SegmentIndex.of([]), 3)
+    sums = SegmentSums(SegmentIndex.of([]), SUBJECT)
     nothing = np.zeros((1, 2), dtype=int)
-    sums.add(nothing, nothing > 0, np.zeros((3, 1, 2), np.float32), nothing, nothing == 0)
+    sums.add(sums.share(nothing, nothing > 0, np.zeros((3, 1, 2), np.float32), nothing == 0))
     result = sums.result()
-    assert len(segment_table(result, CLASSES).splitlines()) == 1
-    assert result.categories(CLASSES, NULL).size == 0
+    assert len(segment_table(result).splitlines()) == 1
+    assert result.index.size == 0
 
 
 def test_a_table_appears_whole_or_not_at_all(tmp_path):
@@ -97,3 +104,25 @@ def test_a_table_appears_whole_or_not_at_all(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
     with pytest.raises(DeepLearningError, match="writable"), table_file(tmp_path / "absent" / "t.csv", "x"):
         pass
+
+
+def test_values_of_segments_are_means_with_their_deviation():
+    subject = Subject("value", ClassTable(()), 50.0, 5.0)
+    ids = np.array([[4, 4, 4, 6]])
+    values = np.array([[[48.0, 50.0, 52.0, 9.0]]], dtype=np.float32)
+    valid = np.array([[True, True, True, False]])
+    sums = SegmentSums(SegmentIndex.of([ids]), subject)
+    sums.add(sums.share(ids, ids > 0, values, valid))
+    lines = segment_table(sums.result()).splitlines()
+    assert lines == ["cat|value|stddev|cells|null_cells", "4|50|1.63299|3|0", "6|||0|1"]
+
+
+@pytest.mark.parametrize(("aggregate", "expected"), [("mean", "0.55|0.3"), ("majority", "0.5|0.5")])
+def test_each_class_of_a_segment_is_there_or_not_for_itself(aggregate, expected):
+    subject = Subject("presence", ClassTable(CLASSES.classes[:2]))
+    ids = np.array([[4, 4]])
+    sums = SegmentSums(SegmentIndex.of([ids]), subject, aggregate)
+    scores = np.array([[[0.2, 0.9]], [[0.6, 0.0]]], dtype=np.float32)
+    sums.add(sums.share(ids, ids > 0, scores, ids > 0))
+    lines = segment_table(sums.result()).splitlines()
+    assert lines == ["cat|cells|null_cells|p_-2|p_3", f"4|2|0|{expected}"]

@@ -2,167 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from prediction_scenes import (
+    BoxPredictor,
+    ConstantPredictor,
+    PatchPredictor,
+    Scene,
+    job_of,
+    make_card,
+    member,
+    random_values,
+    region_at,
+)
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import ModelCard, Network
+from rlearndeep.prediction.answers import Member, check_members
 from rlearndeep.prediction.blending import BLENDS, Blending
 from rlearndeep.prediction.planning import BlockPlan, TilePlan, make_plan
-from rlearndeep.prediction.stream import Job, Member, check_members, strips
-from rlearndeep.scene.bands import Band, Normalization
-from rlearndeep.scene.classes import ClassTable, MapClass
-from rlearndeep.scene.geometry import Region, Tiling, Window
-from scipy.ndimage import uniform_filter
-
-
-@dataclass
-class Scene:
-    """An array in map coordinates, seen through a region of its grid.
-
-    Attributes:
-        values: (bands, rows, cols); NaN is null.
-        region: counts cells; the array's first cell is ``offset`` from the region's.
-        offset: rows and columns from the region's first cell to the array's.
-        read_cells: windows that were read.
-    """
-
-    values: NDArray
-    region: Region
-    offset: tuple[int, int] = (0, 0)
-    read_cells: list[Window] = field(default_factory=list)
-
-    @property
-    def extent(self) -> Window:
-        """The array's cells."""
-        return Window(0, self.values.shape[1], 0, self.values.shape[2]).shifted(*self.offset)
-
-    def read(self, window: Window) -> NDArray:
-        """Values of a window, NaN outside the array."""
-        self.read_cells.append(window)
-        result = np.full((len(self.values), *window.shape), np.nan, dtype=np.float32)
-        common = window.intersection(self.extent)
-        if not common.is_empty:
-            rows, cols = common.relative_to(window).slices
-            source_rows, source_cols = common.relative_to(self.extent).slices
-            result[:, rows, cols] = self.values[:, source_rows, source_cols]
-        return result
-
-
-def softmax(logits: NDArray, axis: int) -> NDArray[np.float32]:
-    """Scores that sum to 1."""
-    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return (powers / powers.sum(axis=axis, keepdims=True)).astype(np.float32)
-
-
-class BoxPredictor:
-    """Sees the mean of a box around each cell; beyond its input it sees zeros, as convolutions do."""
-
-    pixels_per_batch = 600
-
-    def __init__(self, reach: int, classes: int = 3) -> None:
-        self.reach = reach
-        self.classes = classes
-        self.shapes: list[tuple[int, ...]] = []
-
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.shapes.append(batch.shape)
-        size = 2 * self.reach + 1
-        means = uniform_filter(batch.astype(np.float64), (1, 1, size, size), mode="constant")
-        return softmax(self.logits(means), axis=1)
-
-    def logits(self, means: NDArray) -> NDArray:
-        """Class k likes band k modulo the number of bands, and is k's own."""
-        return np.stack([means[:, k % means.shape[1]] * (k + 1) - k / 3 for k in range(self.classes)], axis=1)
-
-
-class ConstantPredictor:
-    """The same scores everywhere."""
-
-    pixels_per_batch = 300
-
-    def __init__(self, scores: tuple[float, ...]) -> None:
-        self.scores = np.array(scores, dtype=np.float32)
-
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.broadcast_to(
-            self.scores[None, :, None, None], (len(batch), len(self.scores), *batch.shape[2:])
-        ).copy()
-
-
-class PatchPredictor:
-    """Scores of a patch from its corner cells and its mean, so that a shift by one cell is seen."""
-
-    pixels_per_batch = 200
-
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        first = batch[:, 0, 0, 0]
-        last = batch[:, 0, -1, -1]
-        return softmax(np.stack([first, last, batch.mean(axis=(1, 2, 3))], axis=1), axis=1)
-
-
-def make_card(
-    unit: str = "cell",
-    bands: int = 2,
-    classes: int = 3,
-    patch: tuple[int, int] = (4, 4),
-    stride: int = 1,
-    reach: int | None = 0,
-    normalization: Normalization | None = None,
-) -> ModelCard:
-    """A card without a directory."""
-    return ModelCard(
-        backend="torch",
-        weights="weights.safetensors",
-        network=Network("fake", bands, classes),
-        unit=unit,
-        bands=tuple(Band(f"b{number}") for number in range(bands)),
-        normalization=normalization or Normalization("none"),
-        classes=ClassTable(tuple(MapClass(10 * number + 5, f"class {number}") for number in range(classes))),
-        patch=patch,
-        resolution=(1.0, 1.0),
-        stride=stride,
-        reach=reach,
-    )
+from rlearndeep.prediction.stream import Job, strips
+from rlearndeep.scene.bands import Normalization
+from rlearndeep.scene.geometry import Tiling, Window
 
 
 def run(job: Job) -> tuple[NDArray, NDArray, NDArray]:
     """Scores, validity, and how often each cell was written."""
-    scores = np.full((job.classes, *job.region.shape), np.nan, dtype=np.float32)
+    scores = np.full((job.question.planes, *job.region.shape), np.nan, dtype=np.float32)
     valid = np.zeros(job.region.shape, dtype=bool)
     written = np.zeros(job.region.shape, dtype=int)
     last = (0, 0)
     for strip in strips(job):
-        assert strip.scores.shape == (job.classes, *strip.window.shape)
+        assert strip.planes.shape == (job.question.planes, *strip.window.shape)
         assert strip.valid.shape == strip.window.shape
         position = (strip.window.row_start, strip.window.col_start)
         assert position >= last
         last = position
         rows, cols = strip.window.slices
-        scores[:, rows, cols] = strip.scores
+        scores[:, rows, cols] = strip.planes
         valid[rows, cols] = strip.valid
         written[rows, cols] += 1
     return scores, valid, written
-
-
-def member(predictor, card: ModelCard) -> Member:
-    return Member(predictor, card, tuple(range(len(card.bands))))
-
-
-def region_at(row: int, col: int, rows: int, cols: int) -> Region:
-    """A region of cells of one unit, whose first cell is (row, col) of the endless grid."""
-    return Region(-row, -row - rows, col + cols, col, rows, cols)
-
-
-def random_values(seed: int, shape: tuple[int, int], bands: int = 2, holes: float = 0.1) -> NDArray:
-    generator = np.random.default_rng(seed)
-    values = generator.normal(size=(bands, *shape)).astype(np.float32)
-    values[:, generator.random(shape) < holes] = np.nan
-    return values
 
 
 shapes = st.tuples(st.integers(1, 30), st.integers(1, 30))
@@ -183,7 +64,7 @@ def tile_plans(draw, reach: int, stride: int) -> TilePlan:
 
 def tile_by_tile(job: Job, plan: TilePlan) -> NDArray:
     """Scores of whole tiles, blended over the whole region: simple, wasteful, and without any strip."""
-    result = np.zeros((job.classes, *job.region.shape))
+    result = np.zeros((job.question.planes, *job.region.shape))
     for tile in plan.tiling.tiles(job.region):
         values = job.source.read(tile.window)
         prepared = job.members[0].prepare(values, ~np.isnan(values).any(axis=0))
@@ -214,7 +95,7 @@ def test_the_stream_equals_computations_without_a_stream(
     predictor = BoxPredictor(reach)
     chunk = data.draw(st.integers(1, 5))
     batch_size = data.draw(st.sampled_from((None, 1, 3)))
-    job = Job(scene, region, scene.extent, [member(predictor, card)], plan, chunk, batch_size)
+    job = job_of(scene, region, [member(predictor, card)], plan, chunk, batch_size=batch_size)
 
     scores, valid, written = run(job)
     shapes_seen = list(predictor.shapes)
@@ -241,7 +122,7 @@ def test_a_constant_network_gives_that_constant_in_every_cell(data, shape, corne
     region = region_at(*corner, *shape)
     scene = Scene(np.ones((2, *shape), dtype=np.float32), region)
     models = [member(ConstantPredictor((0.2, 0.7, 0.1)), make_card()) for _ in range(data.draw(st.integers(1, 3)))]
-    scores, valid, written = run(Job(scene, region, scene.extent, models, plan, chunk))
+    scores, valid, written = run(job_of(scene, region, models, plan, chunk))
     assert valid.all()
     assert (written == 1).all()
     np.testing.assert_allclose(
@@ -260,11 +141,9 @@ def test_a_part_predicted_alone_equals_that_part_of_the_whole(data, corner, reac
     values = random_values(seed, (26, 31))
     card = make_card(reach=reach)
     whole_scene = Scene(values, region)
-    whole, whole_valid, _ = run(
-        Job(whole_scene, region, whole_scene.extent, [member(BoxPredictor(reach), card)], plan, 9)
-    )
+    whole, whole_valid, _ = run(job_of(whole_scene, region, [member(BoxPredictor(reach), card)], plan))
     scene = Scene(values, region.subregion(part), (-part.row_start, -part.col_start))
-    alone, alone_valid, _ = run(Job(scene, scene.region, scene.extent, [member(BoxPredictor(reach), card)], plan, 9))
+    alone, alone_valid, _ = run(job_of(scene, scene.region, [member(BoxPredictor(reach), card)], plan))
     rows, cols = part.slices
     np.testing.assert_array_equal(alone_valid, whole_valid[rows, cols])
     np.testing.assert_allclose(alone[:, alone_valid], whole[:, rows, cols][:, alone_valid], atol=1e-6)
@@ -281,7 +160,7 @@ def test_patch_classifiers_answer_for_the_block_in_the_middle_of_the_patch(
     scene = Scene(random_values(seed, (20, 20)), region, (data.draw(st.integers(-9, 9)), data.draw(st.integers(-9, 9))))
     card = make_card("patch", patch=(rows, cols), reach=None)
     scores, valid, written = run(
-        Job(scene, region, scene.extent, [member(PatchPredictor(), card)], plan, data.draw(st.integers(1, 4)))
+        job_of(scene, region, [member(PatchPredictor(), card)], plan, data.draw(st.integers(1, 4)))
     )
     assert (written == 1).all()
     np.testing.assert_array_equal(valid, ~np.isnan(scene.read(region.window)).any(axis=0))
@@ -300,7 +179,7 @@ def test_a_hole_of_null_disturbs_only_cells_within_reach():
     hollow[:, 18:22, 18:22] = np.nan
     plan = TilePlan(Blending(Tiling((16, 16), (6, 6))), margin=6)
     full, holed = (
-        run(Job(Scene(array, region), region, region.window, [member(BoxPredictor(2), make_card(reach=2))], plan, 9))[0]
+        run(job_of(Scene(array, region), region, [member(BoxPredictor(2), make_card(reach=2))], plan))[0]
         for array in (values, hollow)
     )
     changed = np.abs(full - holed).max(axis=0) > 1e-6
@@ -316,12 +195,12 @@ def test_rows_are_read_once_and_tiles_without_data_are_not_predicted():
     scene = Scene(values, region)
     predictor = BoxPredictor(2)
     plan = TilePlan(Blending(Tiling((16, 16), (4, 4))), margin=4)
-    run(Job(scene, region, scene.extent, [member(predictor, make_card(reach=2))], plan, 99))
+    run(job_of(scene, region, [member(predictor, make_card(reach=2))], plan, 99))
     rows = [row for window in scene.read_cells for row in range(window.row_start, window.row_stop)]
     assert len(rows) == len(set(rows))
     everywhere = BoxPredictor(2)
     full = Scene(random_values(2, (64, 32), holes=0), region)
-    run(Job(full, region, full.extent, [member(everywhere, make_card(reach=2))], plan, 99))
+    run(job_of(full, region, [member(everywhere, make_card(reach=2))], plan, 99))
     cells, all_cells = (
         sum(shape[0] * shape[2] * shape[3] for shape in each.shapes) for each in (predictor, everywhere)
     )
@@ -335,8 +214,8 @@ def test_several_models_are_averaged_with_their_own_bands_and_normalisation():
     swapped = make_card(reach=1)
     plan = make_plan([straight, swapped])
     models = [Member(BoxPredictor(1), straight, (0, 1)), Member(BoxPredictor(1), swapped, (1, 0))]
-    mean = run(Job(scene, region, scene.extent, models, plan, 9))[0]
-    single = [run(Job(scene, region, scene.extent, [model], plan, 9))[0] for model in models]
+    mean = run(job_of(scene, region, models, plan))[0]
+    single = [run(job_of(scene, region, [model], plan))[0] for model in models]
     valid = ~np.isnan(scene.values).any(axis=0)
     np.testing.assert_allclose(mean[:, valid], (single[0] + single[1])[:, valid] / 2, atol=1e-6)
     assert np.abs(single[0] - single[1])[:, valid].max() > 0.1
@@ -348,3 +227,42 @@ def test_models_with_other_classes_or_another_unit_are_not_averaged():
     with pytest.raises(DeepLearningError, match="per cell of"):
         check_members([make_card(), make_card("patch")], ["a", "b"])
     check_members([make_card(), make_card(patch=(8, 8))], ["a", "b"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), corners, st.integers(0, 2), st.integers(0, 99), st.booleans())
+def test_a_stream_that_begins_below_gives_the_same_rows(data, corner, reach, seed, patches):
+    region = region_at(*corner, 50, 20)
+    scene = Scene(random_values(seed, (50, 20)), region)
+    if patches:
+        plan, models = BlockPlan((4, 4), (3, 3)), [member(PatchPredictor(), make_card("patch", reach=None))]
+    else:
+        plan, models = data.draw(tile_plans(reach, 2)), [member(BoxPredictor(reach), make_card(reach=reach))]
+    job = job_of(scene, region, models, plan, data.draw(st.integers(1, 5)))
+    whole, valid, _ = run(job)
+    done = data.draw(st.integers(0, 51))
+    rest = list(strips(job, done))
+    assert sum(strip.window.rows * strip.window.cols for strip in rest) == max(0, 50 - done) * 20
+    for strip in rest:
+        assert strip.window.row_start >= done
+        rows, cols = strip.window.slices
+        np.testing.assert_array_equal(strip.valid, valid[rows, cols])
+        np.testing.assert_array_equal(strip.planes[:, strip.valid], whole[:, rows, cols][:, strip.valid])
+
+
+@pytest.mark.parametrize("band", [0, 1])
+def test_a_cell_that_is_null_in_any_band_has_no_answer(band):
+    region = region_at(0, 0, 9, 7)
+    values = random_values(3, (9, 7), holes=0)
+    values[band, 4, 2] = np.nan
+    valid = run(
+        job_of(Scene(values, region), region, [member(BoxPredictor(0), make_card())], make_plan([make_card()]))
+    )[1]
+    assert np.argwhere(~valid).tolist() == [[4, 2]]
+
+
+def test_each_model_gets_its_bands_in_its_own_order():
+    values = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    valid = np.ones((2, 4), dtype=bool)
+    prepared = Member(BoxPredictor(0), make_card(), (2, 0)).prepare(values, valid)
+    np.testing.assert_array_equal(prepared, values[[2, 0]])
