@@ -40,9 +40,10 @@
 # % key: backend
 # % type: string
 # % required: no
-# % options: torch
+# % options: torch,keras
 # % answer: torch
 # % description: Deep learning library
+# % descriptions: torch;PyTorch;keras;Keras 3, on TensorFlow or what KERAS_BACKEND names
 # % guisection: Network
 # %end
 
@@ -62,6 +63,36 @@
 # % required: no
 # % key_desc: name
 # % description: Encoder of unet and its relatives (default: resnet18)
+# % guisection: Network
+# %end
+
+# %option
+# % key: weights
+# % type: string
+# % required: no
+# % answer: none
+# % key_desc: none|imagenet|name
+# % label: Weights to begin with: none, imagenet, a weights file, or a model directory
+# % description: The first layer is turned to the bands of the patches, the last one to their classes
+# % guisection: Network
+# %end
+
+# %option
+# % key: freeze
+# % type: string
+# % required: no
+# % answer: none
+# % key_desc: none|encoder|epochs
+# % label: What of the weights does not learn: none, encoder, or the encoder for a number of epochs
+# % guisection: Network
+# %end
+
+# %option
+# % key: encoder_rate
+# % type: double
+# % required: no
+# % options: 0.000001-1
+# % description: Factor of the learning rate for an encoder that begins with weights (default: 0.1)
 # % guisection: Network
 # %end
 
@@ -137,9 +168,9 @@
 # % key: loss
 # % type: string
 # % required: no
-# % answer: cross_entropy
 # % key_desc: name[+name...]
-# % description: Loss: cross_entropy, focal, dice, jaccard, or sums with +
+# % label: Loss, or a sum of losses with +
+# % description: Classes: cross_entropy (default), focal, dice, jaccard; presence: bce (default), focal, dice, jaccard; values: mse (default), mae, huber
 # % guisection: Learning
 # %end
 
@@ -166,9 +197,10 @@
 
 # %option
 # % key: learning_rate
-# % type: double
+# % type: string
 # % required: no
-# % label: Learning rate, at its highest
+# % key_desc: number|auto
+# % label: Learning rate, at its highest; auto finds one by a range test
 # % description: Default: 0.001, for transformers 0.0003, for sgd 0.01
 # % guisection: Learning
 # %end
@@ -229,9 +261,12 @@
 
 # %option
 # % key: batch_size
-# % type: integer
+# % type: string
 # % required: no
-# % description: Patches in a batch (default: depends on size and number of the patches)
+# % answer: auto
+# % key_desc: number|auto
+# % label: Patches in a batch, of each device; auto depends on size and number of the patches
+# % description: A batch that does not fit the memory is computed in pieces
 # % guisection: Learning
 # %end
 
@@ -276,6 +311,24 @@
 # %end
 
 # %option
+# % key: devices
+# % type: integer
+# % required: no
+# % answer: 1
+# % description: Number of devices (of processes on a CPU) that train together on each machine
+# % guisection: Machine
+# %end
+
+# %option
+# % key: nodes
+# % type: integer
+# % required: no
+# % answer: 1
+# % description: Number of machines that train together, started by torchrun or SLURM
+# % guisection: Machine
+# %end
+
+# %option
 # % key: nprocs
 # % type: integer
 # % required: no
@@ -293,6 +346,20 @@
 # % guisection: Machine
 # %end
 
+# %option G_OPT_M_DIR
+# % key: tensorboard
+# % required: no
+# % description: Directory for the log of TensorBoard
+# % guisection: Output
+# %end
+
+# %option G_OPT_F_OUTPUT
+# % key: onnx
+# % required: no
+# % description: File to export the model to, for ONNX runtimes and the QGIS plugin Deepness
+# % guisection: Output
+# %end
+
 # %option
 # % key: format
 # % type: string
@@ -301,6 +368,11 @@
 # % answer: plain
 # % description: Format of the scores on standard output
 # % guisection: Output
+# %end
+
+# %flag
+# % key: r
+# % description: Go on with an interrupted run
 # %end
 
 # %flag
@@ -330,18 +402,24 @@ def find_library() -> None:
 
 def job(options: dict, flags: dict) -> dict | None:
     """Train, and print the scores."""
-    from rlearndeep.backends import get_backend
+    from rlearndeep.backends import get_backend, is_helper
     from rlearndeep.gis.session import command_line
     from rlearndeep.learning.options import from_options
     from rlearndeep.learning.training import check_target, prepare, score_text, train
+    from rlearndeep.model import read_card
     from rlearndeep.patches import PatchDataset
 
+    if is_helper():
+        os.environ["GRASS_VERBOSE"] = "-1"
     target = Path(options["model"])
     overwrite = gs.overwrite()
     check_target(target, overwrite)
+    backend = get_backend(options["backend"])
+    if options["onnx"]:
+        backend.check_onnx(Path(options["onnx"]), overwrite)
     settings = from_options(options)
     datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
-    plan = prepare(datasets, settings, get_backend(options["backend"]))
+    plan = prepare(datasets, settings, backend)
     for remark in plan.remarks:
         gs.warning(remark)
     gs.message(plan.text())
@@ -353,8 +431,19 @@ def job(options: dict, flags: dict) -> dict | None:
         gs.verbose(text)
 
     scores = train(
-        plan, target, get_backend(options["backend"]), command=command_line(), overwrite=overwrite, progress=progress
+        plan,
+        target,
+        backend,
+        command=command_line(),
+        overwrite=overwrite,
+        resume=flags["r"],
+        progress=progress,
+        warn=gs.warning,
     )
+    if scores is None:  # a process that helped the first one
+        return None
+    if options["onnx"]:
+        backend.export_onnx(target, read_card(target), Path(options["onnx"]))
     if options["format"] == "plain":
         print(score_text(scores))
     gs.message(_("Model written to '{}'.").format(target))

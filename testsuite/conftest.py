@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.learn.deep.evaluate")
 DATA = ROOT.parent / "shared" / "data"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; threads of one would only disturb the other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 sys.path.insert(0, str(ROOT / "lib"))
 sys.path.insert(0, str(ROOT / "testsuite"))  # synthetic_patches
 

@@ -13,8 +13,11 @@ _PACKAGE_OF = {"sklearn": "scikit-learn", "segmentation_models_pytorch": "segmen
 class DeepLearningError(Exception):
     """A rule was broken by what the user gave.
 
-    The message is one line: the rule, what was received, and the way out.
+    The message is one line, whatever was received: the rule, what was received, and the way out.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class MissingPackage(DeepLearningError):

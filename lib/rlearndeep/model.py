@@ -4,6 +4,7 @@
 
     model.json            a STAC item with the machine learning model extension (MLM)
     weights.safetensors   (or the weights file of another back-end)
+    novelty.safetensors   training data in the network's feature space
     history.csv  scores.json  report.html
 
 Everything that prediction needs stands in ``model.json``: bands, normalisation, classes with colours,
@@ -13,25 +14,38 @@ patch size, overlap. What MLM has no field for goes under keys that begin with `
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import UNITS, write_text
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.novelty import FeatureSpace
 from rlearndeep.scene.tasks import TASKS, Quantity
 
 VERSION = 1
 MANIFEST = "model.json"
+NOVELTY = "novelty.safetensors"
 STAC_VERSION = "1.1.0"
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 
 # A manifest beyond this size was not written by this suite.
 _LARGEST_MANIFEST = 16 * 1024**2
 _LARGEST_PATCH = 65536
+_LARGEST_AREA = 8192 * 8192
+_LARGEST_CATEGORY = 2**53  # beyond it JSON does not keep a number
+
+# What the extension allows as a name and as a version.
+_MLM_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
+_VERSION_NUMBER = re.compile(r"\d+\.\d+\.\d+(\+[0-9a-zA-Z.-]+)?")
+_LARGEST_NOVELTY = 256 * 1024**2
 
 # What MLM calls the tasks; it has no word of its own for several labels.
 _MLM_TASKS = {
@@ -77,6 +91,8 @@ class ModelCard:
         stride: rows and columns of network input must be multiples of it; tiles start at multiples of it.
         reach: distance in cells beyond which the network's answer for a cell is practically independent
             of the input; 0 for single cells, None where it has no meaning (one answer per patch).
+        largest: rows and columns of the largest input the network is to get; None for any. A network that loses what
+            it learned within a larger picture gets patches only.
         projection: as in the patch directory.
         extent: west, south, east, north of the training data in degrees, or None.
         training: how the model was trained: options, versions, parts, command, times.
@@ -108,6 +124,7 @@ class ModelCard:
     task: str = "class"
     quantity: Quantity | None = None
     target: BandStatistics | None = None
+    largest: tuple[int, int] | None = None
 
     def to_json(self, name: str) -> dict:
         """The STAC item."""
@@ -120,6 +137,7 @@ class ModelCard:
             if self.extent
             else None
         )
+        bands = [_stac_band(band) for band in self.bands]
         item = {
             "type": "Feature",
             "stac_version": STAC_VERSION,
@@ -136,6 +154,7 @@ class ModelCard:
                     "type": "application/octet-stream",
                     "roles": ["mlm:model", "mlm:weights"],
                     "mlm:artifact_type": "safetensors" if self.weights.endswith(".safetensors") else "keras",
+                    "bands": bands,  # STAC allows them among the properties only if an asset has them too
                 }
             },
         }
@@ -143,14 +162,17 @@ class ModelCard:
 
     def _properties(self, name: str) -> dict:
         task = _MLM_TASKS[self.task, self.unit]
+        version = str(self.training.get("versions", {}).get(self.backend, ""))
         return {
             "datetime": self.created or None,
-            "mlm:name": name,
+            "bands": [_stac_band(band) for band in self.bands],
+            "mlm:name": _mlm_name(name),
             "mlm:architecture": self.network.architecture,
             "mlm:tasks": [task],
             "mlm:framework": {"torch": "PyTorch", "keras": "Keras"}[self.backend],
-            "mlm:framework_version": str(self.training.get("versions", {}).get(self.backend, "unknown")),
+            **({"mlm:framework_version": version} if _VERSION_NUMBER.fullmatch(version) else {}),
             "mlm:pretrained": bool(self.training.get("pretrained", False)),
+            "mlm:pretrained_source": (self.training.get("weights") or {}).get("origin"),
             "mlm:input": [self._input()],
             "mlm:output": [self._output(task)],
             "rlearndeep:version": VERSION,
@@ -173,6 +195,7 @@ class ModelCard:
             "rlearndeep:resolution": list(self.resolution),
             "rlearndeep:stride": self.stride,
             "rlearndeep:reach": self.reach,
+            "rlearndeep:largest": list(self.largest) if self.largest else None,
             "rlearndeep:projection": self.projection,
             "rlearndeep:training": self.training,
             "rlearndeep:scores": self.scores,
@@ -255,6 +278,7 @@ class ModelCard:
             task=str(values["task"]),
             quantity=Quantity.from_json(values["quantity"]) if values["quantity"] else None,
             target=BandStatistics.from_json(values["target"]) if values["target"] else None,
+            largest=(int(values["largest"][0]), int(values["largest"][1])) if values["largest"] else None,
         )
         card._check()
         return card
@@ -269,10 +293,49 @@ class ModelCard:
             raise ValueError("bands or classes do not fit the network")
         if self.normalization.method == "band" and len(self.normalization.mean) != len(self.bands):
             raise ValueError("normalisation does not fit the bands")
-        if not all(1 <= side <= _LARGEST_PATCH for side in (*self.patch, self.stride)):
+        if not all(1 <= side <= _LARGEST_PATCH for side in (*self.patch, self.stride, *(self.largest or ()))):
             raise ValueError(f"patch {self.patch} or stride {self.stride} is absurd")
+        if self.patch[0] * self.patch[1] > _LARGEST_AREA:
+            raise ValueError(f"patch {self.patch} is absurd")
+        if self.reach is not None and not 0 <= self.reach <= _LARGEST_PATCH:
+            raise ValueError(f"reach {self.reach} is absurd")
+        if not all(side > 0 and math.isfinite(side) for side in self.resolution):
+            raise ValueError(f"resolution {self.resolution} is absurd")
+        self._check_numbers()
         if Path(self.weights).name != self.weights:
             raise ValueError(f"weights file '{self.weights}' lies outside the model directory")
+
+    def _check_numbers(self) -> None:
+        """JSON of Python has numbers that are none, and of any size."""
+        numbers = [*self.normalization.mean, *self.normalization.std, *(self.extent or ())]
+        numbers += [self.target.mean, self.target.std] if self.target else []
+        numbers += [float(self.training.get("bf16_changes", 0.0))]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a statistic is not finite")
+        if any(std <= 0 for std in (*self.normalization.std, *((self.target.std,) if self.target else ()))):
+            raise ValueError("a standard deviation is not positive")
+        if len(self.normalization.mean) != len(self.normalization.std):
+            raise ValueError("means and standard deviations differ in number")
+        if self.extent and len(self.extent) != len(("west", "south", "east", "north")):
+            raise ValueError("the extent is no rectangle")
+        for entry in self.classes:
+            if abs(entry.category) > _LARGEST_CATEGORY or not all(0 <= part <= 255 for part in entry.color or ()):
+                raise ValueError(f"category {entry.category} or its colour is absurd")
+            if entry.color and len(entry.color) != len(("red", "green", "blue")):
+                raise ValueError(f"the colour of category {entry.category} has {len(entry.color)} parts")
+
+
+def _stac_band(band: Band) -> dict[str, str]:
+    """A band as STAC has it: named as in the input of the model."""
+    return {"name": str(band.semantic_label or band.name), "description": f"Raster map {band.name}"}
+
+
+def _mlm_name(name: str) -> str:
+    """The name of a model in the characters that the extension allows."""
+    if _MLM_NAME.fullmatch(name):
+        return name
+    rest = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name).strip("_.-")
+    return f"model-{rest or 'unnamed'}"
 
 
 def write_card(directory: Path, card: ModelCard, name: str) -> None:
@@ -299,17 +362,62 @@ def read_card(path: str | os.PathLike) -> ModelCard:
         version = item["properties"]["rlearndeep:version"]
         if version != VERSION:
             raise DeepLearningError(
-                f"This version reads models of version {VERSION}; '{directory}' has version {version}. "
+                f"This version reads models of version {VERSION}; '{directory}' has version {_short(version)}. "
                 "Train the model again with r.learn.deep.train, or update the add-on."
             )
         card = ModelCard.from_json(item)
         if not (directory / card.weights).is_file():
             raise ValueError(f"{card.weights} is missing")
+        if (directory / card.weights).resolve().parent != directory.resolve():
+            raise ValueError(f"{card.weights} lies outside the model directory")
     except DeepLearningError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise DeepLearningError(
-            f"A model directory must be whole; '{directory}' is damaged ({type(error).__name__}: {error}). "
+            f"A model directory must be whole; '{directory}' is damaged ({type(error).__name__}: {reason}). "
             "Train the model again with r.learn.deep.train."
         ) from error
     return card
+
+
+def _short(value: Any) -> str:
+    """A value of any kind in a message of one line."""
+    return " ".join(str(value)[:40].split())
+
+
+def write_feature_space(directory: Path, space: FeatureSpace) -> None:
+    """Write ``novelty.safetensors``: the vectors, the weights, and as ``limits`` mean distance and threshold."""
+    from safetensors.numpy import save
+
+    limits = np.array([space.mean_distance, space.threshold], dtype=np.float64)
+    (directory / NOVELTY).write_bytes(save({"vectors": space.vectors, "weights": space.weights, "limits": limits}))
+
+
+def read_feature_space(path: str | os.PathLike) -> FeatureSpace:
+    """Read ``novelty.safetensors`` of a model directory; no code in it can run.
+
+    Raises:
+        DeepLearningError: there is none, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    file = Path(path) / NOVELTY
+    if not file.is_file():
+        raise DeepLearningError(
+            f"Novelty needs the file {NOVELTY} of the model; '{path}' has none. Train the model again with this "
+            "version of r.learn.deep.train, or leave novelty= out."
+        )
+    try:
+        if file.stat().st_size > _LARGEST_NOVELTY:
+            raise ValueError(f"{NOVELTY} is larger than {_LARGEST_NOVELTY} bytes")
+        arrays = load(file.read_bytes())
+        space = FeatureSpace(arrays["weights"], arrays["vectors"], *(float(value) for value in arrays["limits"]))
+        space.check()
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DeepLearningError(
+            f"{NOVELTY} of a model must be whole; that of '{path}' is damaged ({type(error).__name__}: {error}). "
+            "Train the model again with r.learn.deep.train."
+        ) from error
+    return space

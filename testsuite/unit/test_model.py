@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def example(unit: str = "cell", method: str = "band") -> ModelCard:
         reach=None if unit == "patch" else 17,
         projection={"name": "UTM", "epsg": 32632, "wkt": "PROJCRS[...]"},
         extent=(5.0, 45.0, 6.0, 46.5),
-        training={"versions": {"torch": "2.15"}, "command": "r.learn.deep.train ..."},
+        training={"versions": {"torch": "2.15.0+cpu"}, "command": "r.learn.deep.train ..."},
         scores={"epochs": 3},
         created="2026-01-02T03:04:05Z",
     )
@@ -72,6 +74,49 @@ def test_the_stac_library_reads_the_item(tmp_path: Path) -> None:
         assert model.input[0].input.shape == [-1, 2, 64, 48]
         assert model.output[0].result.dim_order[1] == "class"
         assert list(item.assets) == ["weights"]
+
+
+MLM_TASKS = {"semantic-segmentation", "scene-classification", "classification", "regression"}
+
+
+@pytest.mark.parametrize("name", ("example", "my model", "2020", "_x_", "Wäldchen", "a", "m.1"))
+@pytest.mark.parametrize("unit", ("cell", "patch"))
+def test_an_item_keeps_the_rules_of_the_published_schema(tmp_path: Path, unit: str, name: str) -> None:
+    """The rules of version 1.4 of the extension that its JSON schema states, in the words of this test."""
+    item = example(unit).to_json(name)
+    properties = item["properties"]
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", properties["mlm:name"])
+    assert set(properties["mlm:tasks"]) <= MLM_TASKS and "mlm:architecture" in properties
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\+[0-9a-zA-Z.-]+)?", properties.get("mlm:framework_version", "1.0.0"))
+    assert properties["mlm:pretrained"] is False and properties["mlm:pretrained_source"] is None
+    known = {band["name"] for band in properties["bands"]}  # STAC 1.1; the input refers to them
+    assert known >= set(properties["mlm:input"][0]["bands"]) and known
+    assert all(set(scaling) == {"type", "mean", "stddev"} for scaling in properties["mlm:input"][0]["value_scaling"])
+    for entry in (properties["mlm:input"][0]["input"], properties["mlm:output"][0]["result"]):
+        assert len(entry["shape"]) == len(entry["dim_order"]) and entry["data_type"] == "float32"
+        assert min(entry["shape"]) >= -1
+    for entry in properties["mlm:output"][0]["classification:classes"]:
+        assert re.fullmatch(r"[0-9A-Za-z_-]+", entry["name"]) and entry["description"]
+        assert re.fullmatch(r"[0-9A-F]{6}", entry["color_hint"])
+    assert sum("mlm:model" in asset["roles"] for asset in item["assets"].values()) == 1
+
+
+@pytest.mark.parametrize("version", ("2.15.0", "2.15.0+cpu", "2.15.0a0+git1", "nightly", ""))
+def test_a_version_is_named_only_where_it_is_one(version: str) -> None:
+    card = replace(example(), training={"versions": {"torch": version}})
+    found = card.to_json("example")["properties"].get("mlm:framework_version")
+    assert found == (version if version in ("2.15.0", "2.15.0+cpu") else None)
+
+
+def test_an_item_is_valid_stac_and_the_extensions_own_model_accepts_it(tmp_path: Path) -> None:
+    pystac = pytest.importorskip("pystac")
+    pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    for unit in ("cell", "patch"):
+        item = example(unit).to_json("example")
+        found = pystac.Item.from_dict({**item, "stac_extensions": []}, preserve_dict=True)
+        found.validate()  # against the schemas of STAC that come with the library
+        schema = pytest.importorskip("stac_model.schema", reason="pip install stac-model")
+        schema.MLModelProperties.model_validate(item["properties"])
 
 
 def edited(directory: Path, *path: str | int, value: Any) -> Path:

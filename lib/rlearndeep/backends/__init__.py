@@ -3,12 +3,15 @@
 Every back-end is a module with the same functions::
 
     answers(architecture) -> "cell", "patch" or "either"
-    stride(architecture) -> cells
-    check(network, options), which trains nothing
+    stride(network) -> cells
+    check(network, options, task), which trains nothing
     build(network) -> network of the framework
-    fit(network, training, validation, options, ...) -> Fitted
-    reach(module, images) -> cells
+    Target(network, bands, classes, task); initial_weights(choice, target) -> weights to begin with, or None
+    fit(network, training, validation, options, ...) -> Fitted, or None in a process that only helps
+    epochs_done(folder) -> number of epochs of the checkpoint that fit left there
+    reach(module, images, task) -> cells
     save(module, file)
+    check_onnx(file, overwrite); export_onnx(directory, card, file)
     load(directory, card, device, precision) -> Predictor
     versions() -> packages and their versions
     FILE, the name of the weights file
@@ -24,7 +27,7 @@ from types import ModuleType
 
 from rlearndeep.errors import DeepLearningError, missing_package
 
-BACKENDS = ("torch",)
+BACKENDS = ("torch", "keras")
 
 
 def get_backend(name: str) -> ModuleType:
@@ -47,6 +50,11 @@ def _wait_without_spinning() -> None:
     three other jobs on two cores a training step took a sixth of the time with this.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def is_helper() -> bool:
+    """Whether this process only helps the first one of a run on several devices or machines, and must be silent."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def require(module: str, purpose: str, package: str = "") -> ModuleType:

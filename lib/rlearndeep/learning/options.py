@@ -10,13 +10,26 @@ from typing import Any
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import STANDARDIZE
 
-LOSSES = ("cross_entropy", "focal", "dice", "jaccard")
+# Losses of each task; the first one is the default.
+LOSSES = {
+    "class": ("cross_entropy", "focal", "dice", "jaccard"),
+    "presence": ("bce", "focal", "dice", "jaccard"),
+    "value": ("mse", "mae", "huber"),
+}
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULERS = ("none", "step", "cosine", "plateau", "onecycle")
 AUGMENTATIONS = ("flip", "rotate", "crop", "jitter", "blur", "noise", "erase")
 
 # Transformers diverge at the learning rate that suits convolutions.
 _TRANSFORMERS = ("swin", "vit", "deit", "beit", "maxvit", "mit_b", "segformer")
+
+# What an encoder has learned elsewhere is worth keeping; what follows it begins anew.
+_ENCODER_RATE = 0.1
+
+# A U-Net and its relatives halve a patch this often; fewer times where less than two cells would be left, since a
+# bottleneck of one cell sees nothing but the mean of the patch.
+_STEPWISE = ("unet", "unetplusplus", "manet", "linknet")
+_DEEPEST, _SHALLOWEST = 5, 3
 
 _CELLS_PER_BATCH = 32 * 64 * 64
 _SINGLE_CELLS_PER_BATCH = 256
@@ -31,32 +44,38 @@ class Settings:
         architecture: name of the network.
         network: options of the network, e.g. ``{"encoder": "resnet18"}``.
         standardize: how raw values become network input.
-        loss: a sum of names with ``+``.
+        loss: a sum of names with ``+``; empty: cross_entropy for classes, bce for presence, mse for values.
         class_weights: ``none``, ``balanced``, or a number per class, in the order of the categories.
         optimizer: adamw, adam or sgd.
-        learning_rate: of the optimizer, at its highest.
+        learning_rate: of the optimizer, at its highest; ``auto`` finds one by a range test.
         weight_decay: of the optimizer.
         momentum: of sgd.
         scheduler: none, step, cosine, plateau or onecycle.
         step: epochs between two steps, or without progress on a plateau.
         gamma: factor of the learning rate at a step.
         epochs: at most.
-        batch_size: patches.
+        batch_size: patches, of each device.
         patience: epochs without a better validation score after which training ends; 0 is never.
         augment: steps of augmentation.
         precision: auto, 32, bf16 or 16.
         device: auto, cpu, cuda, cuda:N or mps.
         seed: of everything random.
         nprocs: threads; 0 for all cores, but one for single cells.
+        devices: number of devices, or of processes on a CPU, of each machine.
+        nodes: number of machines.
+        tensorboard: directory for TensorBoard, or empty.
+        weights: to begin with: none, imagenet, a file, or a model directory.
+        freeze: none, encoder, or for how many epochs the encoder does not learn.
+        encoder_rate: factor of the learning rate for an encoder that begins with weights.
     """
 
     architecture: str = ""
     network: Mapping[str, Any] | None = None
     standardize: str = "band"
-    loss: str = "cross_entropy"
+    loss: str = ""
     class_weights: str | tuple[float, ...] = "none"
     optimizer: str = "adamw"
-    learning_rate: float | None = None
+    learning_rate: float | str | None = None
     weight_decay: float | None = None
     momentum: float = 0.9
     scheduler: str = "onecycle"
@@ -70,24 +89,51 @@ class Settings:
     device: str = "auto"
     seed: int = 1
     nprocs: int = 0
+    devices: int = 1
+    nodes: int = 1
+    tensorboard: str = ""
+    weights: str = "none"
+    freeze: str = "none"
+    encoder_rate: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("standardize", self.standardize, STANDARDIZE)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("scheduler", self.scheduler, SCHEDULERS)
-        for name in self.loss.split("+"):
-            _one_of("loss", name, LOSSES)
+        for name in self.loss.split("+") if self.loss else ():
+            _one_of("loss", name, tuple(dict.fromkeys(name for names in LOSSES.values() for name in names)))
         if len(set(self.loss.split("+"))) != self.loss.count("+") + 1:
             raise DeepLearningError(f"A sum of losses names each once; got loss={self.loss}. Leave out the repetition.")
         for name in self.augment or ():
             _one_of("augment", name, (*AUGMENTATIONS, "none"))
         for name, smallest in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("step", 1), ("nprocs", 0)):
             _at_least(name, getattr(self, name), smallest)
-        _at_least("seed", self.seed, 0)
-        _within("learning_rate", self.learning_rate, 1e-12, 1000.0)
+        for name, smallest in (("seed", 0), ("devices", 1), ("nodes", 1)):
+            _at_least(name, getattr(self, name), smallest)
+        if not isinstance(self.learning_rate, str):
+            _within("learning_rate", self.learning_rate, 1e-12, 1000.0)
+        elif self.learning_rate != "auto":
+            raise DeepLearningError(
+                f"The option learning_rate= must be a number or auto; got '{self.learning_rate}'. Choose one of them."
+            )
         _within("weight_decay", self.weight_decay, 0.0, 1000.0)
+        _within("encoder_rate", self.encoder_rate, 1e-6, 1.0)
+        self._check_freeze()
         _within("momentum", self.momentum, 0.0, 1.0)
         _within("gamma", self.gamma, 1e-12, 1.0)
+
+    def _check_freeze(self) -> None:
+        epochs = self.freeze.isascii() and self.freeze.isdigit() and int(self.freeze) > 0
+        if self.freeze not in ("none", "encoder") and not epochs:
+            raise DeepLearningError(
+                f"The option freeze= must be none, encoder, or a number of epochs; got '{self.freeze}'. Choose one."
+            )
+        given = "freeze" if self.freeze != "none" else "encoder_rate" if self.encoder_rate not in (None, 1.0) else ""
+        if given and self.weights == "none":
+            raise DeepLearningError(
+                f"The option {given}= needs an encoder that has learned something; got weights=none. Give weights=, "
+                f"or leave {given}= out."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the model."""
@@ -103,15 +149,28 @@ def from_options(options: Mapping[str, str]) -> Settings:
     """
     numbers: dict[str, Any] = {
         name: _number(name, options[name], int)
-        for name in ("step", "epochs", "batch_size", "patience", "seed", "nprocs")
-        if options.get(name)
+        for name in ("step", "epochs", "batch_size", "patience", "seed", "nprocs", "devices", "nodes")
+        if options.get(name) and (name, options[name]) != ("batch_size", "auto")
     }
-    for name in ("learning_rate", "weight_decay", "momentum", "gamma"):
-        if options.get(name):
+    for name in ("learning_rate", "weight_decay", "momentum", "gamma", "encoder_rate"):
+        if options.get(name) == "auto":
+            numbers[name] = "auto"
+        elif options.get(name):
             numbers[name] = _number(name, options[name], float)
     texts: dict[str, Any] = {
         name: options[name]
-        for name in ("architecture", "standardize", "loss", "optimizer", "scheduler", "precision", "device")
+        for name in (
+            "architecture",
+            "standardize",
+            "loss",
+            "optimizer",
+            "scheduler",
+            "precision",
+            "device",
+            "tensorboard",
+            "weights",
+            "freeze",
+        )
         if options.get(name)
     }
     network: dict[str, Any] = {"encoder": options["encoder"]} if options.get("encoder") else {}
@@ -129,7 +188,7 @@ def from_options(options: Mapping[str, str]) -> Settings:
     )
 
 
-def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: int) -> Settings:
+def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: int, task: str = "class") -> Settings:
     """Settings with every choice made.
 
     Args:
@@ -137,6 +196,7 @@ def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: in
         unit: of the label, ``cell`` or ``patch``.
         shape: rows and columns of a patch.
         training: number of training patches.
+        task: what a label says, one of ``TASKS``.
     """
     single = shape == (1, 1)
     architecture = settings.architecture or ("mlp" if single else "unet" if unit == "cell" else "resnet18")
@@ -146,15 +206,29 @@ def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: in
         settings,
         architecture=architecture,
         network=_network_options(settings.network or {}, architecture, unit, shape),
+        loss=_loss(settings.loss, task),
         learning_rate=settings.learning_rate or _learning_rate(settings, architecture),
         weight_decay=_default(settings.weight_decay, 0.01 if settings.optimizer == "adamw" else 0.0),
         batch_size=batch_size,
         epochs=epochs,
         patience=_default(settings.patience, max(10, epochs // 3)),
         augment=_augment(settings.augment, single),
+        encoder_rate=settings.encoder_rate or (1.0 if settings.weights == "none" else _ENCODER_RATE),
         # Batches of single cells are so small that threads would only wait for each other.
         nprocs=settings.nprocs or (1 if single else 0),
     )
+
+
+def _loss(given: str, task: str) -> str:
+    allowed = LOSSES[task]
+    foreign = [name for name in given.split("+") if name not in allowed] if given else []
+    if foreign:
+        labels = {"class": "classes", "presence": "the presence of classes", "value": "values"}[task]
+        raise DeepLearningError(
+            f"The loss must suit labels that are {labels}; '{foreign[0]}' does not. Choose one of "
+            f"{', '.join(allowed)}, or a sum of them."
+        )
+    return given or allowed[0]
 
 
 def _network_options(given: Mapping[str, Any], architecture: str, unit: str, shape: tuple[int, int]) -> dict[str, Any]:
@@ -163,7 +237,7 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
         "cnn": ("filters", "blocks", "dropout"),
         "fcn_dilated": ("filters", "kernel", "blocks", "dilations"),
     }.get(architecture, ("dropout",) if unit == "patch" else ("encoder",))
-    foreign = [name for name in given if name not in allowed]
+    foreign = [name for name in given if name not in (*allowed, "depth")]
     if foreign:
         raise DeepLearningError(
             f"The option {foreign[0]}= has no meaning for architecture={architecture}; its options are "
@@ -174,9 +248,16 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
         options["unit"] = unit
     elif "encoder" in allowed:
         options.setdefault("encoder", "resnet18")
+        if architecture in _STEPWISE:
+            options.setdefault("depth", _depth(options["encoder"], shape))
     elif unit == "patch" and architecture != "cnn":
         options["size"] = list(shape)
     return options
+
+
+def _depth(encoder: str, shape: tuple[int, int]) -> int:
+    fewest = _SHALLOWEST + encoder.startswith("mit_b")  # a mix transformer begins with a step of four
+    return max(fewest, min(_DEEPEST, min(shape).bit_length() - 2))
 
 
 def _batch_size(shape: tuple[int, int], training: int) -> int:

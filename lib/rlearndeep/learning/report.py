@@ -6,18 +6,25 @@ import base64
 import html
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.accuracy.metrics import classification_report
 from rlearndeep.learning.feeding import Part
+from rlearndeep.learning.tasks import PRESENT, Measure, score_table
 from rlearndeep.model import ModelCard
 from rlearndeep.patches import PARTS, write_text
+from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.classes import UNLABELLED
 
+if TYPE_CHECKING:
+    from rlearndeep.learning.training import Plan
+
 _SAMPLES = 6
+_SCATTER_CELLS = 65536
+_SCATTER_POINTS = 4000
+_SCATTER_BATCH = 16
 _LARGEST_LABELLED_MATRIX = 25
 _UNLABELLED_COLOR = (255, 255, 255)
 
@@ -31,8 +38,7 @@ def write_report(
     name: str,
     card: ModelCard,
     history: list[dict[str, Any]],
-    parts: dict[str, Part],
-    counts: dict[str, NDArray[np.int64]],
+    plan: Plan,
     predictor: Any,
 ) -> None:
     """Write the page; pictures are inside it."""
@@ -43,14 +49,14 @@ def write_report(
         f"<p>{html.escape(_summary(card))}</p>",
         *[f"<p><b>{html.escape(remark)}</b></p>" for remark in card.training["remarks"]],
         f"<h2>Scores of the {shown} part</h2>",
-        f"<pre>{html.escape(classification_report(scores))}</pre>",
-        _image(_matrix_figure(np.array(scores["confusion_matrix"]), card.classes.labels), "confusion matrix"),
+        f"<pre>{html.escape(score_table(scores))}</pre>",
+        _score_image(scores, card, plan.parts[shown], predictor),
         "<h2>Training</h2>",
-        _image(_curve_figure(history, card.scores["best_epoch"]), "curves"),
+        _image(_curve_figure(history, card.scores["best_epoch"], plan.task.measure), "curves"),
         f"<h2>Samples of the {shown} part</h2>",
-        _image(_sample_figure(parts[shown], card, predictor), "image, label and prediction"),
+        _image(_sample_figure(plan.parts[shown], card, predictor), "image, label and prediction"),
         "<h2>Patches</h2>",
-        _count_table(card, counts),
+        _value_table(card, plan.values) if plan.values else _count_table(card, plan.counts),
         _definitions({"sampling": card.training["sampling"], "commands": card.training["sampling_commands"]}),
         "<h2>Settings</h2>",
         _definitions({**card.training["settings"], "command": card.training["command"]}),
@@ -63,8 +69,9 @@ def write_report(
 
 def _summary(card: ModelCard) -> str:
     bands = ", ".join(map(str, card.bands))
+    answer = _quantity(card) if card.quantity else f"{len(card.classes)} classes"
     return (
-        f"{card.network.architecture}, {len(card.bands)} bands ({bands}), {len(card.classes)} classes, patches of "
+        f"{card.network.architecture}, {len(card.bands)} bands ({bands}), {answer}, patches of "
         f"{card.patch[0]} x {card.patch[1]} cells of {card.resolution[0]:g} x {card.resolution[1]:g} map units, a "
         f"label per {card.unit}. {card.scores['epochs']} epochs on {card.training['device']}, the best was "
         f"{card.scores['best_epoch']}. {card.created}"
@@ -86,11 +93,25 @@ def _image(figure: Any, text: str) -> str:
     return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}'>"
 
 
-def _curve_figure(history: list[dict[str, Any]], best: int) -> Any:
+def _quantity(card: ModelCard) -> str:
+    if card.quantity is None:
+        return ""
+    return f"{card.quantity.name} ({card.quantity.units})" if card.quantity.units else card.quantity.name
+
+
+def _score_image(scores: dict[str, Any], card: ModelCard, part: Part, predictor: Any) -> str:
+    if card.task == "value":
+        return _image(_scatter_figure(part, card, predictor), "actual against predicted")
+    if card.task == "presence":
+        return _image(_bar_figure(scores["classes"], card.classes.labels), "scores of the classes")
+    return _image(_matrix_figure(np.array(scores["confusion_matrix"]), card.classes.labels), "confusion matrix")
+
+
+def _curve_figure(history: list[dict[str, Any]], best: int, measure: Measure) -> Any:
     figure = _figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    for axes, keys in ((left, ("training_loss", "validation_loss")), (right, ("validation_f1_macro",))):
+    for axes, keys in ((left, ("training_loss", "validation_loss")), (right, (measure.column,))):
         for key in keys:
             if history[0][key] is not None:
                 axes.plot(epochs, [row[key] for row in history], marker=".", label=key.replace("_", " "))
@@ -98,7 +119,43 @@ def _curve_figure(history: list[dict[str, Any]], best: int) -> Any:
         axes.set_xlabel("epoch")
         if axes.lines[:-1]:
             axes.legend()
-    right.set_ylim(0, 1)
+    if measure.sign > 0:
+        right.set_ylim(0, 1)
+    return figure
+
+
+def _scatter_figure(part: Part, card: ModelCard, predictor: Any) -> Any:
+    """Predicted against actual values of a sample of the part."""
+    rows, cols = card.patch
+    wanted = max(1, min(len(part), _SCATTER_CELLS // (rows * cols if card.unit == "cell" else 1)))
+    truth, predicted = [], []
+    for images, labels in part.sample(wanted).batches(_SCATTER_BATCH):
+        truth.append(labels.ravel())
+        predicted.append(predictor.predict(images).ravel())
+    actual, said = np.concatenate(truth), np.concatenate(predicted)
+    known = np.flatnonzero(~np.isnan(actual))
+    known = known[:: max(1, len(known) // _SCATTER_POINTS)]
+    figure = _figure(5, 5)
+    axes = figure.subplots()
+    axes.scatter(actual[known], said[known], s=6, alpha=0.4)
+    limits = [min(actual[known].min(), said[known].min()), max(actual[known].max(), said[known].max())]
+    axes.plot(limits, limits, color="0.5", linewidth=1)
+    axes.set_xlabel(f"actual {_quantity(card)}")
+    axes.set_ylabel("predicted")
+    axes.set_aspect("equal")
+    return figure
+
+
+def _bar_figure(entries: list[dict[str, Any]], labels: list[str]) -> Any:
+    """Precision, recall and F1 per class."""
+    figure = _figure(min(14.0, 3 + 0.6 * len(labels)), 3.5)
+    axes = figure.subplots()
+    for number, key in enumerate(("precision", "recall", "f1")):
+        heights = [entry[key] or 0.0 for entry in entries]
+        axes.bar(np.arange(len(labels)) + (number - 1) * 0.27, heights, width=0.27, label=key)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_ylim(0, 1)
+    axes.legend()
     return figure
 
 
@@ -121,26 +178,57 @@ def _matrix_figure(matrix: NDArray, labels: list[str]) -> Any:
 
 
 def _sample_figure(part: Part, card: ModelCard, predictor: Any) -> Any:
-    numbers = np.unique(np.linspace(0, len(part) - 1, min(len(part), _SAMPLES)).astype(np.int64))
-    images, labels = part.read(numbers)
-    predicted = predictor.predict(images).argmax(axis=1)
+    sample = part.sample(min(len(part), _SAMPLES))
+    images, labels = sample.read(np.arange(len(sample)))
+    answers = predictor.predict(images)
     rows = 3 if card.unit == "cell" else 1
-    figure = _figure(1.6 * len(numbers) + 0.5, 1.7 * rows)
-    grid = figure.subplots(rows, len(numbers), squeeze=False)
-    palette = np.array([*card.classes.colors, _UNLABELLED_COLOR], dtype=np.uint8)
+    figure = _figure(1.6 * len(images) + 0.5, 1.7 * rows)
+    grid = figure.subplots(rows, len(images), squeeze=False)
     for column, image in enumerate(images):
         grid[0, column].imshow(_picture(image))
         if rows == 1:
-            truth = "-" if labels[column] == UNLABELLED else card.classes.labels[labels[column]]
-            grid[0, column].set_title(f"{truth}\n> {card.classes.labels[predicted[column]]}", fontsize=7)
-            continue
-        for row, title, values in ((1, "label", labels), (2, "prediction", predicted)):
-            grid[row, column].imshow(palette[values[column]])
-            grid[row, column].set_title(title, fontsize=7)
+            texts = _text(card, labels[column]), _text(card, _said(card, answers[column]))
+            grid[0, column].set_title("{}\n> {}".format(*texts), fontsize=7)
+    if rows > 1:
+        _show_cells(grid, card, labels, answers)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
     return figure
+
+
+def _show_cells(grid: Any, card: ModelCard, labels: NDArray, answers: NDArray[np.float32]) -> None:
+    """Labels in the second row, answers in the third; values share one scale."""
+    options: dict[str, Any] = {}
+    if card.task == "value":
+        low, high = np.nanpercentile(labels, (2, 98))
+        options = {"vmin": low, "vmax": high, "cmap": "viridis"}
+        pictures = labels, answers[:, 0]
+    else:
+        palette = np.array([*card.classes.colors, _UNLABELLED_COLOR], dtype=np.uint8)
+        pictures = palette[labels], palette[answers.argmax(axis=1)]
+    for row, title, values in ((1, "label", pictures[0]), (2, "prediction", pictures[1])):
+        for axes, picture in zip(grid[row], values, strict=True):
+            shown = axes.imshow(picture, **options)
+            axes.set_title(title, fontsize=7)
+    if options:
+        grid[0, 0].figure.colorbar(shown, ax=grid[1:], label=_quantity(card))
+
+
+def _said(card: ModelCard, answer: NDArray[np.float32]) -> NDArray:
+    """An answer for a patch in the form of its label."""
+    if card.task == "value":
+        return answer[0]
+    return (answer >= PRESENT).astype(np.int64) if card.task == "presence" else np.asarray(answer.argmax())
+
+
+def _text(card: ModelCard, label: NDArray) -> str:
+    """A label of a patch in words."""
+    if card.task == "value":
+        return f"{float(label):.4g}"
+    if card.task == "presence":
+        return ", ".join(name for name, there in zip(card.classes.labels, label, strict=True) if there == 1) or "none"
+    return "-" if label == UNLABELLED else card.classes.labels[int(label)]
 
 
 def _picture(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,6 +245,17 @@ def _count_table(card: ModelCard, counts: dict[str, NDArray[np.int64]]) -> str:
     for index, (entry, label) in enumerate(zip(card.classes, card.classes.labels, strict=True)):
         cells = "".join(f"<td>{counts[part][index]}</td>" for part in PARTS)
         lines.append(f"<tr><td>{entry.category}</td><td>{html.escape(label)}</td>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _value_table(card: ModelCard, values: dict[str, BandStatistics]) -> str:
+    unit = "cells" if card.unit == "cell" else "patches"
+    names = (f"labelled {unit}", "mean", "standard deviation", "minimum", "maximum")
+    lines = ["<tr><th>part</th>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
+    for part, found in values.items():
+        numbers = [found.mean, found.std, found.minimum, found.maximum] if found.count else []
+        cells = "".join(f"<td>{number:.6g}</td>" for number in numbers)
+        lines.append(f"<tr><td>{part}</td><td>{found.count}</td>{cells}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
-import os
+import operator
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.accuracy import metrics
+from rlearndeep.backends import is_helper
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.enlargement import suffers
 from rlearndeep.learning.feeding import Part, Sites
+from rlearndeep.learning.novelty import feature_space
 from rlearndeep.learning.options import Settings, resolved
 from rlearndeep.learning.report import write_report
-from rlearndeep.model import MANIFEST, ModelCard, Network, write_card
+from rlearndeep.learning.resuming import begin, finish, locked, record_of, run_folder
+from rlearndeep.learning.tasks import Task, score_table, task_of
+from rlearndeep.model import MANIFEST, ModelCard, Network, read_card, write_card, write_feature_space
 from rlearndeep.patches import PARTS, PatchDataset, replace_directory, write_text
-from rlearndeep.scene.bands import Normalization
+from rlearndeep.scene.bands import BandStatistics, Normalization
 
 LAST_EPOCHS = 10
 
@@ -32,6 +37,9 @@ _TRIAL_PATCHES = 64
 _TRIAL_CELLS = 16384
 _SMALLEST_SIDE = 64
 _FEW = 32
+
+# Labels that vary less than this share of their mean are one value.
+_SMALLEST_SPREAD = 1e-6
 
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
@@ -46,37 +54,52 @@ class Plan:
         settings: every choice made.
         network: what to build.
         parts: patches by the name of the part.
-        counts: labelled cells (or patches) per class in each part.
+        task: what the labels say, and how answers are scored.
+        counts: labelled cells (or patches) per class in each part; none for values.
+        values: statistics of the labels in each part; None for classes.
         class_weights: per class, for the loss.
         remarks: what the user should know.
+        initial: weights to begin with, of the back-end's ``initial_weights``; None for random ones.
     """
 
     sites: Sites
     settings: Settings
     network: Network
     parts: dict[str, Part]
+    task: Task
     counts: dict[str, NDArray[np.int64]]
+    values: dict[str, BandStatistics] | None
     class_weights: NDArray[np.float64]
     remarks: tuple[str, ...]
+    initial: Any = None
 
     @property
     def unit(self) -> str:
         """``cell`` or ``patch``."""
-        return self.sites.sites[0].dataset.manifest.unit
+        return self.sites.manifest.unit
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a patch."""
-        return self.sites.sites[0].dataset.manifest.reference.shape
+        return self.sites.manifest.reference.shape
+
+    @property
+    def target(self) -> BandStatistics | None:
+        """Statistics of the training labels of a value; None for other tasks."""
+        return self.values["training"] if self.values else None
 
     def text(self) -> str:
         """What is going to be trained, in a line."""
         counts = ", ".join(f"{len(part)} {name}" for name, part in self.parts.items())
         settings = self.settings
+        answer = f"{len(self.sites.classes)} classes"
+        if self.sites.manifest.quantity:
+            answer = f"values of '{self.sites.manifest.quantity.name}'"
         return (
-            f"{settings.architecture} on {len(self.sites.bands)} bands, {len(self.sites.classes)} classes, patches of "
+            f"{settings.architecture} on {len(self.sites.bands)} bands, {answer}, patches of "
             f"{self.shape[0]} x {self.shape[1]} cells ({counts}); at most {settings.epochs} epochs of "
             f"{self.parts['training'].steps(int(settings.batch_size or 1))} batches."
+            f"{f' {self.initial.note}' if self.initial else ''}"
         )
 
     def summary(self) -> dict[str, Any]:
@@ -85,6 +108,8 @@ class Plan:
             "settings": self.settings.to_json(),
             "bands": [band.to_json() for band in self.sites.bands],
             "parts": {name: len(part) for name, part in self.parts.items()},
+            "task": self.sites.manifest.task,
+            "values": {name: part.to_json() for name, part in self.values.items()} if self.values else None,
             "classes": [
                 {"category": entry.category, "label": label}
                 | {name: int(counts[index]) for name, counts in self.counts.items()}
@@ -101,24 +126,43 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
         DeepLearningError: the patches or the settings do not allow training.
     """
     sites = Sites.of(datasets)
-    manifest = datasets[0].manifest
+    manifest = sites.manifest
     counted = sites.part("training", Normalization("none"))
     _check_labels(counted, datasets)
     normalization = Normalization.from_statistics(settings.standardize, sites.statistics)
     parts = {name: sites.part(name, normalization) for name in PARTS}
     counts = {name: part.class_counts() for name, part in parts.items()}
-    classes = [label for label, number in zip(sites.classes.labels, counts["training"], strict=True) if number]
-    if len(classes) < 2:
-        raise DeepLearningError(
-            f"Training needs at least two classes; the training part has {len(classes)} ({', '.join(classes)}). "
-            "Sample more classes, or change the split."
-        )
-    chosen = resolved(settings, manifest.unit, manifest.reference.shape, len(counted))
+    values = {name: part.label_statistics() for name, part in parts.items()} if manifest.quantity else None
+    _check_variety(manifest.task, sites, counts["training"], values["training"] if values else None)
+    settings = adopted(settings, manifest.unit)
+    chosen = resolved(settings, manifest.unit, manifest.reference.shape, len(counted), manifest.task)
     _check_answer(chosen.architecture, manifest.unit, backend)
-    network = Network(chosen.architecture, len(sites.bands), len(sites.classes), dict(chosen.network or {}))
-    backend.check(network, chosen)
-    weights = _weights(chosen.class_weights, counts["training"])
-    return Plan(sites, chosen, network, parts, counts, weights, tuple(_remarks(sites, parts, counts)))
+    task = task_of(manifest, sites.classes, values["training"] if values else None)
+    network = Network(chosen.architecture, len(sites.bands), task.outputs, dict(chosen.network or {}))
+    backend.check(network, chosen, manifest.task)
+    initial = backend.initial_weights(
+        chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
+    )
+    weights = _weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
+    remarks = (*_remarks(sites, parts, counts), *_terms(initial))
+    return Plan(sites, chosen, network, parts, task, counts, values, weights, remarks, initial)
+
+
+def adopted(settings: Settings, unit: str) -> Settings:
+    """The settings with the network of the model that ``weights`` names, where the user chose no other."""
+    directory = Path(settings.weights)
+    if settings.architecture or settings.network or not (directory / MANIFEST).is_file():
+        return settings
+    card = read_card(directory)
+    if card.unit != unit:
+        return settings
+    options = {name: value for name, value in card.network.options.items() if name not in ("unit", "size")}
+    return replace(settings, architecture=card.network.architecture, network=options)
+
+
+def _terms(initial: Any) -> Iterator[str]:
+    if initial is not None and initial.licence:
+        yield f"The weights of {initial.origin} are not free for every use; their licence: {initial.licence}."
 
 
 def train(
@@ -128,8 +172,10 @@ def train(
     *,
     command: str = "",
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = lambda done, total, message: None,
-) -> dict[str, Any]:
+    warn: Warn = lambda message: None,
+) -> dict[str, Any] | None:
     """Train, score each part, and write the model directory.
 
     Args:
@@ -137,27 +183,62 @@ def train(
         target: directory to write; it appears whole or not at all.
         backend: the room that knows the framework.
         command: for the model's record.
-        overwrite: replace a model that stands there.
+        overwrite: replace a model that stands there, forget an interrupted run.
+        resume: go on from the checkpoint of an interrupted run where there is one.
         progress: called after each epoch with the number of epochs done, of epochs in all, and a text.
+        warn: called with a message for the user.
 
     Returns:
-        The content of ``scores.json``.
+        The content of ``scores.json``; None in a process that only helped the first one.
 
     Raises:
-        DeepLearningError: the target exists, or training failed.
+        DeepLearningError: the target exists, training failed, or the interrupted run was another one.
     """
+    folder = run_folder(target)
+    if is_helper():
+        fit(plan, folder, backend, progress, warn)
+        return None
     check_target(target, overwrite)
-    with _hidden(target) as folder:
+    with locked(folder):
+        try:
+            record = record_of(plan.settings, [site.dataset for site in plan.sites.sites])
+            done = backend.epochs_done(folder)
+            if begin(folder, record, done, resume, overwrite):
+                warn(f"Training goes on after epoch {done}.")
+            elif resume:
+                warn("There is no interrupted run of this model; training begins with epoch 1.")
+            scores = _trained(plan, target, folder, backend, command, progress, warn)
+            finish(folder)
+            return scores
+        except KeyboardInterrupt:
+            if done := backend.epochs_done(folder):
+                warn(f"Interrupted; the checkpoint of epoch {done} is kept. To go on: {command.removesuffix(' -r')} -r")
+            raise
+        finally:
+            if not backend.epochs_done(folder):
+                finish(folder)
+
+
+def _trained(
+    plan: Plan, target: Path, run: Path, backend: ModuleType, command: str, progress: Progress, warn: Warn
+) -> dict[str, Any]:
+    """Train, then write the model."""
+    with _hidden(run, target) as folder:
         started = datetime.now(UTC)
-        fitted = _fit(plan, folder, backend, progress)
+        fitted = fit(plan, run, backend, progress, warn)
         backend.save(fitted.module, folder / backend.FILE)
         card = _card(plan, fitted, backend, command, started)
         predictor = backend.load(folder, card, plan.settings.device, "32")
         scores = _scores(plan, fitted, predictor)
         card = _finished(card, plan, fitted, backend, predictor, folder, scores)
+        if card.largest:
+            warn(
+                "Within a larger picture the network does worse than in patches of its own: maps will be made from "
+                "tiles of the size of a patch. For better ones, sample larger patches (size=)."
+            )
         _write_history(folder / "history.csv", fitted.history)
         write_text(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
-        write_report(folder / "report.html", target.name, card, fitted.history, plan.parts, plan.counts, predictor)
+        write_report(folder / "report.html", target.name, card, fitted.history, plan, predictor)
         write_card(folder, card, target.name)
         replace_directory(folder, target)
     return scores
@@ -166,9 +247,8 @@ def train(
 def score_text(scores: dict[str, Any]) -> str:
     """The classification report of the part that says most: test, else validation, else training."""
     name = next(part for part in reversed(PARTS) if scores["parts"][part])
-    return f"Scores of the {name} part, epoch {scores['best_epoch']} of {scores['epochs']}\n\n" + (
-        metrics.classification_report(scores["parts"][name])
-    )
+    head = f"Scores of the {name} part, epoch {scores['best_epoch']} of {scores['epochs']}"
+    return f"{head}\n\n{score_table(scores['parts'][name])}"
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -189,16 +269,24 @@ def check_target(target: Path, overwrite: bool) -> None:
         )
 
 
-def _fit(plan: Plan, folder: Path, backend: ModuleType, progress: Progress) -> Any:
+def fit(
+    plan: Plan,
+    folder: Path,
+    backend: ModuleType,
+    progress: Progress = lambda done, total, message: None,
+    warn: Warn = lambda message: None,
+) -> Any:
+    """Train and nothing else; what the back-end's ``fit`` returns. The checkpoint is written into ``folder``."""
     epochs = int(plan.settings.epochs or 0)
+    measure = plan.task.measure
     spread = np.ones(len(plan.sites.bands))
     if plan.settings.standardize == "none":
         spread = np.array([band.std for band in plan.sites.statistics])
 
     def report(row: dict[str, Any]) -> None:
         text = f"Epoch {row['epoch']} of {epochs}: training loss {row['training_loss']:.4f}"
-        if row["validation_f1_macro"] is not None:
-            text += f", validation loss {row['validation_loss']:.4f}, F1 {row['validation_f1_macro']:.4f}"
+        if row[measure.column] is not None:
+            text += f", validation loss {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
         left = row["seconds"] / row["epoch"] * (epochs - row["epoch"])
         progress(row["epoch"], epochs, f"{text}, {_duration(left)} left")
 
@@ -207,11 +295,15 @@ def _fit(plan: Plan, folder: Path, backend: ModuleType, progress: Progress) -> A
         plan.parts["training"],
         plan.parts["validation"] if len(plan.parts["validation"]) else None,
         plan.settings,
+        task=plan.sites.manifest.task,
+        target=plan.target,
         class_weights=plan.class_weights,
         spread=spread,
-        score=lambda matrix: float(metrics.scores(matrix, plan.sites.classes)["f1_macro"] or 0.0),
+        measure=measure,
         folder=folder,
         progress=report,
+        warn=warn,
+        initial=plan.initial,
     )
 
 
@@ -220,27 +312,27 @@ def _scores(plan: Plan, fitted: Any, predictor: Any) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for name, part in plan.parts.items():
         if len(part):
-            matrix = confusion_matrix(part, predictor, len(plan.sites.classes))
-            parts[name] = metrics.scores(matrix, plan.sites.classes)
-    curve = [row["validation_f1_macro"] for row in fitted.history if row["validation_f1_macro"] is not None]
+            parts[name] = plan.task.scores(_counts(part, predictor, plan.task))
+    measure = plan.task.measure
+    curve = [row[measure.column] for row in fitted.history if row[measure.column] is not None]
     return {
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "parts": {name: parts.get(name) for name in PARTS},
-        "f1_macro_last10": float(np.mean(curve[-LAST_EPOCHS:])) if curve else None,
+        f"{measure.key}_last10": float(np.mean(curve[-LAST_EPOCHS:])) if curve else None,
     }
 
 
-def confusion_matrix(part: Part, predictor: Any, classes: int) -> NDArray[np.int64]:
-    """Predicted against reference classes of a part, in batches; rows = reference."""
-    total = np.zeros((classes, classes), dtype=np.int64)
-    for images, labels in part.batches(_volume(predictor, part)):
-        total += metrics.count_pairs(labels, predictor.predict(images).argmax(axis=1), classes)
-    return total
+def _counts(part: Part, predictor: Any, task: Task) -> Any:
+    """Answers against labels of a part, in batches."""
+    return functools.reduce(
+        operator.add,
+        (task.count(labels, predictor.predict(images)) for images, labels in part.batches(_volume(predictor, part))),
+    )
 
 
 def _volume(predictor: Any, part: Part) -> int:
-    rows, cols = part.sites.sites[0].images.shape[-2:]
+    rows, cols = part.sites.manifest.reference.shape
     return int(max(1, min(65536, predictor.pixels_per_batch // (rows * cols))))
 
 
@@ -255,21 +347,28 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
         bands=plan.sites.bands,
         normalization=plan.parts["training"].normalization,
         classes=plan.sites.classes,
+        task=first.task,
+        quantity=first.quantity,
+        target=plan.target,
         patch=plan.shape,
         resolution=first.reference.resolution,
-        stride=backend.stride(plan.settings.architecture),
+        stride=backend.stride(plan.network),
         projection=first.projection,
         extent=_joined([manifest.extent for manifest in manifests]),
         training={
             "settings": plan.settings.to_json(),
             "versions": backend.versions(),
-            "patches": [str(site.dataset.path) for site in plan.sites.sites],
+            "patches": [str(site.dataset.path.absolute()) for site in plan.sites.sites],
             "parts": {name: len(part) for name, part in plan.parts.items()},
+            "rules": [manifest.rule for manifest in manifests],
             "sampling": [manifest.report for manifest in manifests],
             "sampling_commands": [manifest.command for manifest in manifests],
             "command": command,
+            "learning_rate": fitted.learning_rate,
             "device": fitted.device,
             "precision": fitted.precision,
+            "pretrained": plan.initial is not None,
+            "weights": {"origin": plan.initial.origin, "licence": plan.initial.licence} if plan.initial else None,
             "remarks": list(plan.remarks),
             "started": started.isoformat(timespec="seconds"),
         },
@@ -286,19 +385,33 @@ def _finished(
     folder: Path,
     scores: dict[str, Any],
 ) -> ModelCard:
-    """The card with what can be known only of a trained network: its reach, and what bf16 changes."""
+    """The card with what can be known only of a trained network: its reach, what bf16 changes, what it knows."""
     part = plan.parts["validation"] if len(plan.parts["validation"]) else plan.parts["training"]
-    reach: int | None = None
-    if plan.unit == "cell":
-        reach = 0
-        if plan.settings.architecture != "mlp":
-            reach = backend.reach(fitted.module, part.read(_some(len(part), _FEW))[0])
+    reach, largest = _surroundings(plan, part, fitted, backend, predictor)
     images, _ = part.read(_some(len(part), max(_TRIAL_PATCHES, _TRIAL_CELLS // (plan.shape[0] * plan.shape[1]))))
     if plan.unit == "cell":
         images = _side_by_side(images)
-    changes = _changes(predictor, backend.load(folder, card, plan.settings.device, "bf16"), images)
-    training = {**card.training, "bf16_changes": changes}
-    return replace(card, reach=reach, training=training, scores=scores)
+    changes = _changes(plan.task, predictor, backend.load(folder, card, plan.settings.device, "bf16"), images)
+    space = feature_space(plan.parts["training"], plan.parts["validation"], predictor, plan.settings.seed)
+    write_feature_space(folder, space)
+    novelty = {"vectors": len(space.vectors), "mean_distance": space.mean_distance, "threshold": space.threshold}
+    training = {**card.training, "bf16_changes": changes, "novelty": novelty}
+    return replace(card, reach=reach, largest=largest, training=training, scores=scores)
+
+
+def _surroundings(
+    plan: Plan, part: Part, fitted: Any, backend: ModuleType, predictor: Any
+) -> tuple[int | None, tuple[int, int] | None]:
+    """How far the network looks, and the largest input it can be given; see :class:`ModelCard`."""
+    if plan.unit == "patch":
+        return None, None
+    if plan.settings.architecture == "mlp":
+        return 0, None
+    if suffers(part, predictor, plan.task, _FEW):
+        return min(plan.shape) // 2, plan.shape
+    # 0 is for networks that cannot look around; one that hardly does so still gives tiles edges.
+    reach = backend.reach(fitted.module, part.read(_some(len(part), _FEW))[0], plan.sites.manifest.task)
+    return max(1, reach), None
 
 
 def _side_by_side(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -310,15 +423,15 @@ def _side_by_side(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return chosen.transpose(0, 3, 1, 4, 2, 5).reshape(pictures, bands, down * rows, across * cols)
 
 
-def _changes(first: Any, second: Any, images: NDArray[np.float32]) -> float:
-    """Share of answers whose class differs between two predictors."""
+def _changes(task: Task, first: Any, second: Any, images: NDArray[np.float32]) -> float:
+    """Share of answers that differ between two predictors."""
     differing = total = 0
     step = max(1, first.pixels_per_batch // (images.shape[-1] * images.shape[-2]))
     for start in range(0, len(images), step):
         batch = images[start : start + step]
-        classes = [predictor.predict(batch).argmax(axis=1) for predictor in (first, second)]
-        differing += int((classes[0] != classes[1]).sum())
-        total += classes[0].size
+        differ = task.differ(first.predict(batch), second.predict(batch))
+        differing += int(differ.sum())
+        total += differ.size
     return differing / max(1, total)
 
 
@@ -336,6 +449,23 @@ def _check_labels(training: Part, datasets: Sequence[PatchDataset]) -> None:
         )
 
 
+def _check_variety(task: str, sites: Sites, counts: NDArray[np.int64], values: BandStatistics | None) -> None:
+    if values is not None:
+        if not np.isfinite(values.std) or values.std <= _SMALLEST_SPREAD * max(1.0, abs(values.mean)):
+            raise DeepLearningError(
+                f"Training needs labels of different values; those of the training part are all {values.mean:g}. "
+                "Sample more places, or change the split."
+            )
+        return
+    classes = [label for label, number in zip(sites.classes.labels, counts, strict=True) if number]
+    fewest = 1 if task == "presence" else 2
+    if len(classes) < fewest:
+        raise DeepLearningError(
+            f"Training needs at least {['', 'one class', 'two classes'][fewest]}; the training part has "
+            f"{len(classes)} ({', '.join(classes)}). Sample more classes, or change the split."
+        )
+
+
 def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
     answer = backend.answers(architecture)
     if answer not in (unit, "either"):
@@ -346,7 +476,14 @@ def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
         )
 
 
-def _weights(choice: str | tuple[float, ...], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _weights(
+    choice: str | tuple[float, ...], task: str, counts: NDArray[np.int64], patches: int
+) -> NDArray[np.float64]:
+    """Weight of each class in the loss; for presence, that of its presence against its absence."""
+    if task == "value" and choice != "none":
+        raise DeepLearningError(
+            "Class weights need labels that are classes; those of the patches are values. Leave out class_weights=."
+        )
     if isinstance(choice, tuple):
         if len(choice) != len(counts):
             raise DeepLearningError(
@@ -358,6 +495,10 @@ def _weights(choice: str | tuple[float, ...], counts: NDArray[np.int64]) -> NDAr
         return np.ones(len(counts))
     present = counts > 0
     weights = np.ones(len(counts))
+    if task == "presence":
+        present &= counts < patches
+        weights[present] = (patches - counts[present]) / counts[present]
+        return weights
     weights[present] = counts.sum() / (present.sum() * counts[present])
     return weights
 
@@ -366,6 +507,9 @@ def _remarks(sites: Sites, parts: dict[str, Part], counts: dict[str, NDArray[np.
     absent = [label for label, number in zip(sites.classes.labels, counts["training"], strict=True) if not number]
     if absent:
         yield f"The training part has no label of: {', '.join(absent)}. The model will not know these classes."
+    further = [source.name for source in sites.manifest.sources[1:]]
+    if further:
+        yield f"The architecture does not use further sources; {', '.join(further)} of the patches are left aside."
     if not len(parts["validation"]):
         yield "There is no validation part: all epochs are trained and the last one is kept."
     if not len(parts["validation"]) and not len(parts["test"]):
@@ -382,23 +526,17 @@ def _joined(extents: Sequence[tuple[float, float, float, float] | None]) -> tupl
 
 
 @contextmanager
-def _hidden(target: Path) -> Iterator[Path]:
-    """A hidden directory beside the target; it is gone afterwards unless it was given the target's name."""
-    folder = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
+def _hidden(run: Path, target: Path) -> Iterator[Path]:
+    """A directory in the run's hidden one; it is gone afterwards unless it was given the target's name."""
+    folder = run / "model"
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-    except OSError as error:
-        raise DeepLearningError(
-            f"The model directory must be writable; '{target}' is not ({error.strerror or error}). "
-            "Choose another place."
-        ) from error
-    try:
         yield folder
     except OSError as error:
         raise DeepLearningError(
-            f"The model could not be written to '{target}' ({error.strerror or error}). Free disk space or choose "
-            "another place."
+            f"The model could not be written to '{target}' ({error.strerror or error}). Free disk space and run the "
+            "command again with -r, or choose another place."
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import two_processes
 from rlearndeep.backends import torch as backend
+from rlearndeep.backends.torch import checkpoint
+from rlearndeep.backends.torch.learner import Learner, steepest
+from rlearndeep.backends.torch.networks import PerCell
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
+from rlearndeep.learning.tasks import Measure, ValueTask
 from rlearndeep.model import Network
 from rlearndeep.scene.bands import Normalization
+from safetensors.torch import load_file
 from synthetic_patches import make_patches
 
 
@@ -29,25 +38,43 @@ def parts(directory: Path, **values: Any) -> tuple[Part, Part]:
     return sites.part("training", normalization), sites.part("validation", normalization)
 
 
-def fitted(directory: Path, training: Any, validation: Any, **values: Any) -> Any:
+ACCURACY = Measure("accuracy", "accuracy", 1, lambda matrix: float(np.diag(matrix).sum() / max(1, matrix.sum())))
+
+
+def fitted(
+    directory: Path,
+    training: Any,
+    validation: Any,
+    task: str = "class",
+    target: Any = None,
+    folder: Path | None = None,
+    progress: Any = None,
+    warn: Any = print,
+    initial: Any = None,
+    class_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+    **values: Any,
+) -> Any:
+    folder = folder or directory / f"run{len(list(directory.iterdir()))}"
+    folder.mkdir(exist_ok=True)
     settings = resolved(
-        Settings(**{"architecture": "mlp", "epochs": 3, "device": "cpu", **values}), "cell", (4, 4), len(training)
+        Settings(**{"architecture": "mlp", "epochs": 3, "device": "cpu", **values}), "cell", (4, 4), len(training), task
     )
-    network = Network(settings.architecture, 4, 3, dict(settings.network or {}))
-    rows: list[dict[str, Any]] = []
-    result = backend.fit(
+    network = Network(settings.architecture, 4, 1 if target else 3, dict(settings.network or {}))
+    return backend.fit(
         network,
         training,
         validation,
         settings,
-        class_weights=np.ones(3),
+        task=task,
+        target=target,
+        class_weights=np.array(class_weights),
         spread=np.ones(4),
-        score=lambda matrix: float(np.diag(matrix).sum() / max(1, matrix.sum())),
-        folder=directory,
-        progress=rows.append,
+        measure=ValueTask(target).measure if target else ACCURACY,
+        folder=folder,
+        progress=progress or (lambda row: None),
+        warn=warn,
+        initial=initial,
     )
-    assert rows == result.history
-    return result
 
 
 def tensors(result: Any) -> list[torch.Tensor]:
@@ -68,15 +95,37 @@ def test_the_best_epoch_is_kept_and_a_run_without_progress_ends(tmp_path: Path) 
     result = fitted(tmp_path, training, validation, epochs=100, patience=2, learning_rate=0.01)
     assert len(result.history) < 100
     assert len(result.history) == result.best_epoch + 2
-    best = max(row["validation_f1_macro"] for row in result.history)
-    assert result.history[result.best_epoch - 1]["validation_f1_macro"] == best
+    best = max(row["validation_accuracy"] for row in result.history)
+    assert result.history[result.best_epoch - 1]["validation_accuracy"] == best
+
+
+def test_the_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
+    training, validation = parts(tmp_path, size=4, count=40)
+    options = {"learning_rate": 0.004, "scheduler": "none", "seed": 4}
+    result = fitted(tmp_path, training, validation, epochs=60, patience=3, **options)
+    assert 1 < result.best_epoch < len(result.history)
+    alone = fitted(tmp_path, training, None, epochs=result.best_epoch, **options)
+    assert all(torch.equal(*pair) for pair in zip(tensors(result), tensors(alone), strict=True))
+
+
+def test_a_heavier_class_is_said_more_often(tmp_path: Path) -> None:
+    training, _ = parts(tmp_path, size=4, count=40)
+    images, labels = training.read(np.arange(len(training)))
+    shares = []
+    for heavy in range(3):
+        weights = tuple(1.0 if number == heavy else 0.01 for number in range(3))
+        module = fitted(tmp_path, training, None, class_weights=weights, epochs=2).module
+        with torch.inference_mode():
+            said = module(torch.from_numpy(images)).argmax(dim=1).numpy()
+        shares.append((said == heavy).mean() - (labels == heavy).mean())
+    assert min(shares) > 0.1
 
 
 def test_without_validation_all_epochs_are_trained_and_the_last_is_kept(tmp_path: Path) -> None:
     training, _ = parts(tmp_path, size=4, count=20)
     result = fitted(tmp_path, training, None, epochs=4, patience=1)
     assert len(result.history) == result.best_epoch == 4
-    assert result.history[0]["validation_f1_macro"] is None
+    assert result.history[0]["validation_accuracy"] is None
 
 
 @pytest.mark.parametrize("scheduler", ("none", "step", "cosine", "plateau", "onecycle"))
@@ -111,23 +160,30 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_epoch(tmp_path: Path) ->
         def __len__(self) -> int:
             return len(training)
 
+        normalization, unlabelled = training.normalization, training.unlabelled
+
         def steps(self, size: int) -> int:
             return training.steps(size)
 
-        def batches(self, size: int, order: Any) -> Any:
-            for images, labels in training.batches(size, order):
-                yield (images * np.float32(np.nan) if order[1] == 1 else images), labels
+        def raw_batches(self, size: int, order: Any, share: Any) -> Any:
+            for values, valid, labels in training.raw_batches(size, order, share):
+                yield (values * np.float32(np.nan) if order[1] == 1 else values), valid, labels
 
     with pytest.raises(DeepLearningError, match="epoch 2"):
-        fitted(tmp_path, Broken(), validation)
+        fitted(tmp_path, Broken(), validation, folder=tmp_path / "run")
+    assert backend.epochs_done(tmp_path / "run") == 0  # going on would come to the same
 
 
-def test_nothing_is_printed_and_no_file_is_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_and_the_files_are_those_of_one_checkpoint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     training, validation = parts(tmp_path, size=4, count=20)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    fitted(tmp_path, training, validation)
+    rows: list[dict[str, Any]] = []
+    result = fitted(tmp_path, training, validation, folder=tmp_path / "run", progress=rows.append)
     assert capfd.readouterr() == ("", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert rows == result.history
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patches", "run"]
+    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".json", ".safetensors", ".safetensors"]
 
 
 def test_the_reach_of_a_network_is_how_far_it_looks() -> None:
@@ -144,14 +200,261 @@ def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    stopped = types.SimpleNamespace(steps=training.steps, batches=interrupt)
+    stopped = types.SimpleNamespace(steps=training.steps, raw_batches=interrupt)
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path, _Sized(stopped), validation)
 
 
 class _Sized:
     def __init__(self, inner: Any) -> None:
-        self.steps, self.batches = inner.steps, inner.batches
+        self.steps, self.raw_batches = inner.steps, inner.raw_batches
 
     def __len__(self) -> int:
         return 12
+
+
+# Batch normalisation, dropout and augmentation: everything whose state could be lost.
+_STATEFUL = {"architecture": "cnn", "network": {"filters": 4, "blocks": 1}, "augment": ("flip", "noise"), "epochs": 5}
+
+
+class _Stopped(Exception):
+    """The end of a process."""
+
+
+def _stop_after(epoch: int) -> Any:
+    def progress(row: dict[str, Any]) -> None:
+        if row["epoch"] == epoch:
+            raise _Stopped
+
+    return progress
+
+
+def _curve(result: Any) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in result.history]
+
+
+def _assert_equal(first: Any, second: Any) -> None:
+    assert _curve(first) == _curve(second)
+    assert first.best_epoch == second.best_epoch
+    assert all(torch.equal(*pair) for pair in zip(tensors(first), tensors(second), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"), (("adamw", "onecycle"), ("sgd", "plateau"), ("adam", "step"), ("adamw", "cosine"))
+)
+def test_a_run_that_goes_on_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, optimizer: str, scheduler: str
+) -> None:
+    training, validation = parts(tmp_path, unit="patch", size=8, count=40)
+    options = {**_STATEFUL, "optimizer": optimizer, "scheduler": scheduler, "step": 1, "seed": 3}
+    whole = fitted(tmp_path, training, validation, **options)
+    for stop in (2, 4):
+        with pytest.raises(_Stopped):
+            fitted(tmp_path, training, validation, folder=tmp_path / "run", progress=_stop_after(stop), **options)
+        assert backend.epochs_done(tmp_path / "run") == stop
+    _assert_equal(fitted(tmp_path, training, validation, folder=tmp_path / "run", **options), whole)
+    _assert_equal(fitted(tmp_path, training, validation, folder=tmp_path / "run", **options), whole)  # nothing left
+
+
+@pytest.mark.parametrize("moment", ("batch", "tensors", "state"))
+def test_an_end_at_any_moment_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    training, validation = parts(tmp_path, unit="patch", size=8, count=40)
+    folder = tmp_path / "run"
+    whole = fitted(tmp_path, training, validation, **_STATEFUL)
+    with monkeypatch.context() as patch:
+        _end_in_epoch(4, moment, patch)
+        with pytest.raises(_Stopped):
+            fitted(tmp_path, training, validation, folder=folder, **_STATEFUL)
+    assert backend.epochs_done(folder) in (2, 3)  # that of an epoch is written during the next one
+    _assert_equal(fitted(tmp_path, training, validation, folder=folder, **_STATEFUL), whole)
+
+
+def _end_in_epoch(number: int, moment: str, patch: pytest.MonkeyPatch) -> None:
+    """End in the middle of a batch, or of writing a file of the checkpoint."""
+    owner, name = {
+        "batch": (Learner, "_step"),
+        "tensors": (checkpoint, "save_file"),
+        "state": (checkpoint, "write_text"),
+    }[moment]
+    whole, epoch = getattr(owner, name), Learner.epoch
+    current = [0]
+
+    def counted(self: Any, index: int, *values: Any) -> Any:
+        current[0] = index + 1
+        return epoch(self, index, *values)
+
+    def limited(*values: Any) -> Any:
+        if current[0] == number:
+            raise _Stopped
+        return whole(*values)
+
+    patch.setattr(Learner, "epoch", counted)
+    patch.setattr(owner, name, limited)
+
+
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, validation = parts(tmp_path, unit="patch", size=8, count=40)
+    folder, messages = tmp_path / "run", []
+    whole = fitted(tmp_path, training, validation, **_STATEFUL)
+    write = checkpoint._write_tensors
+
+    def limited(file: Path, values: Any) -> None:
+        if "epoch-1." not in file.name and "best" not in file.name:
+            (file.parent / "half.part").write_bytes(b"x")
+            raise OSError(28, "No space left on device")
+        write(file, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_tensors", limited)
+        result = fitted(tmp_path, training, validation, folder=folder, warn=messages.append, **_STATEFUL)
+    _assert_equal(result, whole)
+    assert len(messages) == 4 and "No space left" in messages[0] and "\n" not in messages[0]
+    assert backend.epochs_done(folder) == 1 and not list(folder.glob("*.part"))
+    _assert_equal(fitted(tmp_path, training, validation, folder=folder, **_STATEFUL), whole)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    training, validation = parts(tmp_path, size=4, count=20)
+    folder = tmp_path / "run"
+    with pytest.raises(_Stopped):
+        fitted(tmp_path, training, validation, folder=folder, progress=_stop_after(2))
+    state = (folder / checkpoint.STATE).read_text()
+    for text in (
+        "{",
+        "[]",
+        state.replace("epoch-2", "../../epoch-2"),
+        state.replace('"tensor:": "0"', '"tensor:": "x"'),
+    ):
+        (folder / checkpoint.STATE).write_text(text)
+        with pytest.raises(DeepLearningError, match="damaged") as caught:
+            fitted(tmp_path, training, validation, folder=folder)
+        assert "\n" not in str(caught.value)
+    (folder / checkpoint.STATE).write_text(state)
+    for file in folder.glob("epoch-*"):
+        file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(DeepLearningError, match="damaged"):
+        fitted(tmp_path, training, validation, folder=folder)
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_pieces_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, validation = parts(tmp_path, size=4, count=40, unlabelled=0.4)
+    options = {"network": {"hidden": [8], "dropout": 0.0}, "batch_size": 12, "epochs": 2}
+    whole = fitted(tmp_path, training, validation, **options)
+    forward, messages, sizes = PerCell.forward, [], []
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(PerCell, "forward", limited)
+    pieces = fitted(tmp_path, training, validation, warn=messages.append, **options)
+    assert len(messages) == 2 and "6 patches" in messages[1] and max(sizes) <= 4
+    for first, second in zip(tensors(whole), tensors(pieces), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
+    for one, other in zip(whole.history, pieces.history, strict=True):
+        assert one["training_loss"] == pytest.approx(other["training_loss"], rel=1e-5)
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-5)
+
+
+def test_one_patch_that_does_not_fit_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, validation = parts(tmp_path, size=4, count=10)
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(PerCell, "forward", full)
+    with pytest.raises(DeepLearningError, match="memory of cpu") as caught:
+        fitted(tmp_path, training, validation, warn=lambda _: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_are_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, validation = parts(tmp_path, size=4, count=10)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(PerCell, "forward", broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        fitted(tmp_path, training, validation)
+
+
+def test_a_range_test_finds_a_rate_that_learns_and_forgets_what_it_did(tmp_path: Path) -> None:
+    training, validation = parts(tmp_path, size=4, count=40)
+    options = {"epochs": 4, "batch_size": 4, "seed": 2}
+    found = fitted(tmp_path, training, validation, learning_rate="auto", **options)
+    assert 1e-4 < found.learning_rate < 0.5
+    assert found.history[-1]["validation_accuracy"] > 0.8
+    _assert_equal(found, fitted(tmp_path, training, validation, learning_rate=found.learning_rate, **options))
+    with pytest.raises(_Stopped):
+        fitted(
+            tmp_path,
+            training,
+            validation,
+            learning_rate="auto",
+            folder=tmp_path / "run",
+            progress=_stop_after(2),
+            **options,
+        )
+    again = fitted(tmp_path, training, validation, learning_rate="auto", folder=tmp_path / "run", **options)
+    assert again.learning_rate == found.learning_rate
+    _assert_equal(found, again)
+
+
+def test_the_steepest_fall_is_found() -> None:
+    rates = [10.0**power for power in range(-20, 20)]
+    losses = [1 / (1 + np.exp(power)) for power in range(-20, 20)]
+    assert steepest(rates, losses) == pytest.approx(1.0, rel=20)
+    assert steepest(rates[:3], [3.0, 2.0, 1.0]) in rates[:3]
+    assert steepest(rates[:1], [1.0]) == rates[0]
+
+
+def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
+    training, validation = parts(tmp_path, size=4, count=40)
+    result = fitted(
+        tmp_path, training, validation, scheduler="plateau", step=1, epochs=12, patience=0, learning_rate=0.05
+    )
+    scores = [row["validation_accuracy"] for row in result.history]
+    rates = [row["learning_rate"] for row in result.history]
+    assert any(later <= max(scores[:number]) for number, later in enumerate(scores) if number)
+    assert rates[0] == 0.05 and rates[-1] < 0.05
+
+
+def test_the_log_of_tensorboard_has_a_value_per_epoch(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training, validation = parts(tmp_path, size=4, count=20)
+    result = fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"))
+    events = EventAccumulator(str(tmp_path / "log"))
+    events.Reload()
+    for name in ("training_loss", "validation_loss", "validation_accuracy", "learning_rate"):
+        assert [event.step for event in events.Scalars(name)] == [1, 2, 3]
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([row[name] for row in result.history])
+
+
+def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    settings = resolved(Settings(architecture="mlp", tensorboard="log", device="cpu"), "cell", (4, 4), 10)
+    with pytest.raises(DeepLearningError, match="package 'tensorboard'"):
+        backend.check(Network("mlp", 4, 3), settings)
+
+
+def test_two_processes_learn_what_one_does_with_the_double_batch(tmp_path: Path) -> None:
+    make_patches(tmp_path / "patches", size=4, count=50, unlabelled=0.4)
+    two_processes.main(tmp_path / "patches", tmp_path / "one.safetensors", 1, 8)
+    script = [two_processes.__file__, tmp_path / "patches", tmp_path / "two.safetensors", "2", "4"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
+    done = subprocess.run(
+        list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2", "3"]  # the helper is silent
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)

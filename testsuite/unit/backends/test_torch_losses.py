@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from rlearndeep.backends.torch.augmentation import STEPS, augment
-from rlearndeep.backends.torch.losses import make_loss
+from rlearndeep.backends.torch.losses import loss_weight, make_loss
+from rlearndeep.backends.torch.tasks import counts, decoded, standardized
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.tasks import ClassTask, PresenceTask, ValueTask
+from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.classes import UNLABELLED
+from synthetic_patches import CLASSES as CLASS_TABLE
 
 LOSSES = ("cross_entropy", "focal", "dice", "jaccard", "cross_entropy+dice")
 CLASSES = 3
@@ -85,6 +89,113 @@ def test_an_unknown_loss_is_refused() -> None:
     for text in ("nonsense", "dice+dice", ""):
         with pytest.raises(DeepLearningError, match="The loss must be"):
             make_loss(text, torch.ones(CLASSES))
+
+
+PRESENCE = ("bce", "focal", "dice", "jaccard", "bce+dice")
+VALUES = ("mse", "mae", "huber", "mse+mae")
+
+
+def several(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((20, CLASSES), generator=generator), torch.randint(2, (20, CLASSES), generator=generator)
+
+
+def numbers(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((4, 1, 6, 6), generator=generator), torch.randn((4, 6, 6), generator=generator)
+
+
+@pytest.mark.parametrize("name", PRESENCE)
+def test_unknown_presence_never_counts(name: str) -> None:
+    logits, labels = several()
+    labels[:5] = UNLABELLED
+    labels[7, 1] = UNLABELLED
+    loss = make_loss(name, torch.ones(CLASSES), "presence")
+    other = logits.clone()
+    other[:5] = 50.0
+    other[7, 1] = -50.0
+    logits.requires_grad_()
+    loss(logits, labels).backward()
+    assert torch.equal(loss(logits, labels), loss(other, labels))
+    assert not logits.grad[:5].any() and not logits.grad[7, 1] and logits.grad[7, 0]
+    assert loss(logits, torch.full_like(labels, UNLABELLED)) == 0
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_unknown_values_never_count_and_leave_no_nan(name: str) -> None:
+    logits, labels = numbers()
+    labels[:, :2] = torch.nan
+    loss = make_loss(name, torch.ones(0), "value")
+    torch.testing.assert_close(loss(logits, labels), loss(logits[:, :, 2:], labels[:, 2:]))
+    logits.requires_grad_()
+    loss(logits, labels).backward()
+    assert not logits.grad[:, :, :2].any() and torch.isfinite(logits.grad).all() and logits.grad[:, :, 2:].all()
+    assert loss(logits, torch.full_like(labels, torch.nan)) == 0
+
+
+@pytest.mark.parametrize(("task", "names"), (("presence", PRESENCE), ("value", VALUES)))
+def test_the_right_presence_or_value_has_less_loss(task: str, names: tuple[str, ...]) -> None:
+    _, labels = several() if task == "presence" else numbers()
+    right = 20.0 * (labels * 2 - 1) if task == "presence" else labels[:, None]
+    for name in names:
+        loss = make_loss(name, torch.ones(CLASSES), task)
+        assert loss(right, labels) < 0.01
+        assert loss(-right + 1, labels) > 0.5
+
+
+def test_losses_of_presence_and_values_are_those_of_the_library() -> None:
+    functional = torch.nn.functional
+    logits, labels = several()
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    expected = functional.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weights)
+    torch.testing.assert_close(make_loss("bce", weights, "presence")(logits, labels), expected)
+    logits, values = numbers()
+    for name, function in (("mse", functional.mse_loss), ("mae", functional.l1_loss), ("huber", functional.huber_loss)):
+        torch.testing.assert_close(make_loss(name, weights, "value")(logits, values), function(logits[:, 0], values))
+
+
+@pytest.mark.parametrize(("task", "name"), (("class", "cross_entropy"), ("presence", "bce"), ("value", "mse")))
+def test_weighted_losses_of_pieces_add_up_to_that_of_the_batch(task: str, name: str) -> None:
+    logits, labels = {"class": batch, "presence": several, "value": numbers}[task]()
+    labels[0] = torch.nan if task == "value" else UNLABELLED
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    loss = make_loss(name, weights, task)
+    pieces = [(slice(0, 1), 1), (slice(1, None), 1)]
+    shares = [loss_weight(labels[piece], weights, task) for piece, _ in pieces]
+    total = sum(loss(logits[piece], labels[piece]) * share for (piece, _), share in zip(pieces, shares, strict=True))
+    torch.testing.assert_close(total / sum(shares), loss(logits, labels))
+
+
+@pytest.mark.parametrize("task", ("class", "presence", "value"))
+def test_the_back_end_counts_as_the_scores_do(task: str) -> None:
+    logits, labels = {"class": batch, "presence": several, "value": numbers}[task]()
+    labels[0] = torch.nan if task == "value" else UNLABELLED
+    target = BandStatistics(10, 50.0, 4.0, 0.0, 100.0)
+    said = decoded(logits, task, target if task == "value" else None).numpy()
+    found = counts(logits, labels, task).numpy()
+    if task == "value":
+        raw = labels.numpy() * target.std + target.mean
+        assert standardized(torch.from_numpy(raw), target).numpy() == pytest.approx(
+            labels.numpy(), nan_ok=True, abs=1e-5
+        )
+        learned = ValueTask(target)
+        assert learned.measure.of(found) == pytest.approx(learned.scores(learned.count(raw, said))["rmse"], rel=1e-5)
+    else:
+        learned = ClassTask(CLASS_TABLE) if task == "class" else PresenceTask(CLASS_TABLE)
+        assert (found == learned.count(labels.numpy(), said)).all()
+
+
+@pytest.mark.parametrize("name", tuple(STEPS))
+def test_values_move_with_their_cells_and_presence_stays(name: str) -> None:
+    images, labels = pictures()
+    values = torch.where(labels == UNLABELLED, torch.nan, labels.double() + 0.25).float()
+    _, marks = augment([name], images, labels, torch.ones(5), torch.Generator().manual_seed(3))
+    _, moved = augment([name], images, values, torch.ones(5), torch.Generator().manual_seed(3))
+    assert torch.equal(torch.isnan(moved), marks == UNLABELLED)
+    assert torch.equal(moved[marks != UNLABELLED], marks[marks != UNLABELLED].float() + 0.25)
+    presence = torch.randint(2, (6, CLASSES))
+    _, same = augment([name], images, presence, torch.ones(5), torch.Generator().manual_seed(3))
+    assert torch.equal(same, presence)
 
 
 def pictures(size: tuple[int, int] = (12, 12)) -> tuple[torch.Tensor, torch.Tensor]:

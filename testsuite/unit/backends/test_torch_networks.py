@@ -10,6 +10,7 @@ import torch
 from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.options import Settings, resolved
 from rlearndeep.model import ModelCard, Network
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
@@ -273,3 +274,54 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(backend.Predictor, "_forward", limited)
     np.testing.assert_array_equal(predictor.predict(batch), expected)
+
+
+def test_the_dilated_network_has_the_weights_of_its_paper() -> None:
+    module = backend.build(network("fcn_dilated", bands=4, classes=7))
+    first = 5 * 5 * 4 * 64 + 64
+    others = 6 * (3 * 3 * 64 * 64 + 64)
+    norms, head = 7 * 2 * 64, 7 * 64 * 7 + 7
+    assert sum(parameter.numel() for parameter in module.parameters()) == first + others + norms + head == 232_071
+
+
+@pytest.mark.parametrize("architecture", ("unet", "unetplusplus", "manet", "linknet"))
+@pytest.mark.parametrize(("side", "depth"), ((8, 3), (16, 3), (31, 3), (32, 4), (63, 4), (64, 5), (256, 5)))
+def test_small_patches_are_halved_less_often(architecture: str, side: int, depth: int) -> None:
+    options = resolved(Settings(architecture=architecture), "cell", (side, 2 * side), 100).network
+    assert options is not None and options["depth"] == depth
+    built = Network(architecture, 4, 3, dict(options))
+    assert backend.stride(built) == 2**depth
+    if (side, depth) in ((16, 3), (32, 4)):
+        module = backend.build(built).eval()
+        deepest = []
+        module.inner.encoder.register_forward_hook(lambda *values: deepest.append(values[-1][-1].shape[-1]))
+        with torch.inference_mode():
+            assert module(torch.zeros(1, 4, side, side)).shape == (1, 3, side, side)
+        assert deepest == [2]
+
+
+def test_other_networks_keep_their_depth() -> None:
+    for architecture in ("fpn", "deeplabv3plus", "segformer", "upernet"):
+        assert resolved(Settings(architecture=architecture), "cell", (16, 16), 100).network == {"encoder": "resnet18"}
+    options = resolved(Settings(architecture="unet", network={"encoder": "mit_b0"}), "cell", (8, 8), 100).network
+    assert options == {"encoder": "mit_b0", "depth": 4}
+    with pytest.raises(DeepLearningError, match="depth"):
+        backend.build(Network("fpn", 4, 3, {"depth": 4}))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    (("segformer", "mit_b0"), ("upernet", "convnext_atto"), ("fpn", "efficientnet-b0"), ("unet", "tu-resnet18")),
+)
+@pytest.mark.parametrize("bands", (1, 13))
+def test_encoders_of_every_kind_take_any_bands(architecture: str, encoder: str, bands: int) -> None:
+    module = backend.build(Network(architecture, bands, 3, {"encoder": encoder}))
+    loss = module.train()(torch.from_numpy(images(2, bands, (65, 33)))).square().mean()
+    loss.backward()
+    with torch.inference_mode():
+        assert module.eval()(torch.from_numpy(images(1, bands, (65, 33)))).shape == (1, 3, 65, 33)
+
+
+def test_a_network_that_no_machine_holds_is_refused() -> None:
+    with pytest.raises(DeepLearningError, match="weights"):
+        backend.build(Network("cnn", 4, 3, {"filters": 65536}))

@@ -12,6 +12,7 @@ from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.patches import PatchDataset, PatchWriter
 from rlearndeep.scene.bands import Normalization
 from rlearndeep.scene.classes import UNLABELLED, ClassTable, MapClass
+from rlearndeep.scene.tasks import Quantity
 from synthetic_patches import make_patches
 
 
@@ -21,7 +22,7 @@ def training(*datasets: PatchDataset) -> Part:
 
 
 def rows_of(part: Part, order: tuple[int, int] | None, size: int = 7) -> np.ndarray:
-    return np.concatenate([images[:, 0, 0, 0] for images, _ in part.batches(size, order)])
+    return np.concatenate([values[:, 0, 0, 0] for values, _, _ in part.raw_batches(size, order)])
 
 
 def test_an_epoch_has_every_patch_once_in_an_order_of_its_own(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_an_epoch_has_every_patch_once_in_an_order_of_its_own(tmp_path: Path) ->
 @pytest.mark.parametrize("size", (1, 2, 7, 12, 1000))
 def test_steps_are_the_number_of_batches(tmp_path: Path, size: int) -> None:
     part = training(make_patches(tmp_path / "a"))
-    lengths = [len(labels) for _, labels in part.batches(size, (1, 0))]
+    lengths = [len(labels) for _, _, labels in part.raw_batches(size, (1, 0))]
     assert len(lengths) == part.steps(size)
     assert max(lengths) - min(lengths) <= 1 and max(lengths) <= size
 
@@ -116,3 +117,83 @@ def test_sites_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     changed = dataclasses.replace(other, manifest=dataclasses.replace(other.manifest, classes=classes))
     with pytest.raises(DeepLearningError, match="same classes"):
         Sites.of([first, changed])
+
+
+def test_values_without_a_label_or_under_null_are_nan(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "a", task="value", null=0.2, unlabelled=0.3)
+    part = training(dataset)
+    images, labels = part.read(np.arange(len(part)))
+    positions = dataset.positions("training")
+    np.testing.assert_array_equal(np.isnan(labels), np.isnan(dataset.labels[positions]) | ~dataset.valid()[positions])
+    assert labels.dtype == np.float32 and np.isfinite(images).all()
+    found = part.label_statistics()
+    assert found.count == (~np.isnan(labels)).sum()
+    assert found.mean == pytest.approx(np.nanmean(labels.astype(np.float64)))
+    assert found.std == pytest.approx(np.nanstd(labels.astype(np.float64)))
+    assert part.class_counts().tolist() == []
+
+
+def test_a_value_under_a_null_cell_does_not_count(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "a", task="value", null=0.3)
+    labels = np.load(tmp_path / "a" / "labels.npy")
+    labels[~dataset.valid()] = 1e9
+    np.save(tmp_path / "a" / "labels.npy", labels)
+    assert training(PatchDataset.open(tmp_path / "a")).label_statistics().maximum <= 120
+
+
+@pytest.mark.parametrize("task", ("presence", "value"))
+def test_patches_without_any_label_are_left_out(tmp_path: Path, task: str) -> None:
+    dataset = make_patches(tmp_path / "a", unit="patch", task=task)
+    labels = np.load(tmp_path / "a" / "labels.npy")
+    labels[dataset.positions("training")[:5]] = dataset.manifest.unlabelled
+    np.save(tmp_path / "a" / "labels.npy", labels)
+    assert len(training(PatchDataset.open(tmp_path / "a"))) == 36 - 5
+
+
+@pytest.mark.parametrize("task", ("class", "presence", "value"))
+def test_a_part_may_be_empty(tmp_path: Path, task: str) -> None:
+    sites = Sites.of([make_patches(tmp_path / "a", "patch", task=task, shares=(0.5, 0.5, 0.0))])
+    part = sites.part("test", Normalization("none"))
+    assert len(part) == 0 and list(part.batches(3)) == []
+    assert part.class_counts().sum() == 0 and (task != "value" or part.label_statistics().count == 0)
+
+
+def test_presence_is_counted_per_class(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "a", unit="patch", size=8, task="presence")
+    counted = training(dataset).class_counts()
+    np.testing.assert_array_equal(counted, dataset.labels[dataset.positions("training")].sum(axis=0))
+
+
+@pytest.mark.parametrize("task", ("class", "value"))
+@pytest.mark.parametrize("pieces", (2, 3, 50))
+def test_pieces_of_a_batch_make_the_batch(tmp_path: Path, pieces: int, task: str) -> None:
+    part = training(make_patches(tmp_path / "a", size=4, task=task))
+    streams = [part.raw_batches(7, (1, 2), (number, pieces)) for number in range(pieces)]
+    for whole, *parts in zip(part.raw_batches(7, (1, 2)), *streams, strict=True):
+        shown = [piece for piece in parts if not _is_empty(piece[2])]
+        images = np.concatenate([piece[0] for piece in shown])
+        assert sorted(images[:, 0, 0, 0]) == sorted(whole[0][:, 0, 0, 0])
+        assert all(len(piece[0]) for piece in parts)
+
+
+def _is_empty(labels: np.ndarray) -> bool:
+    return bool(np.isnan(labels).all() if labels.dtype.kind == "f" else (labels == 255).all())
+
+
+def test_a_sample_is_spread_over_all_sites(tmp_path: Path) -> None:
+    part = training(make_patches(tmp_path / "a", seed=1), make_patches(tmp_path / "b", seed=2))
+    sample = part.sample(5)
+    assert [len(positions) for positions in sample.positions] == [3, 2]
+    np.testing.assert_array_equal(
+        sample.read(np.arange(5))[0], part.read(np.linspace(0, len(part) - 1, 5).astype(np.int64))[0]
+    )
+    assert len(part.sample(1000)) == len(part)
+
+
+def test_sites_of_other_tasks_or_units_are_refused(tmp_path: Path) -> None:
+    first = make_patches(tmp_path / "a", task="value")
+    with pytest.raises(DeepLearningError, match="same task"):
+        Sites.of([first, make_patches(tmp_path / "b")])
+    manifest = dataclasses.replace(first.manifest, quantity=Quantity("height", "ft"))
+    with pytest.raises(DeepLearningError, match="same units"):
+        Sites.of([first, dataclasses.replace(first, manifest=manifest)])

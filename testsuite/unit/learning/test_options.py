@@ -61,6 +61,10 @@ def test_what_the_user_chose_stays() -> None:
         ({"class_weights": "0,0"}, "Class weights"),
         ({"augment": "none,flip"}, "stands alone"),
         ({"augment": "shear"}, "augment="),
+        ({"learning_rate": "fast"}, "learning_rate="),
+        ({"loss": "mse"}, "labels that are classes"),
+        ({"loss": "cross_entropy+bce"}, "'bce' does not"),
+        ({"devices": "0"}, "devices="),
         ({"optimizer": "lion"}, "optimizer="),
         ({"architecture": "unet", "hidden": "12"}, "hidden= has no meaning"),
         ({"architecture": "resnet18", "encoder": "resnet18"}, "encoder= has no meaning"),
@@ -84,3 +88,16 @@ def test_threads_do_not_share_batches_of_single_cells() -> None:
     assert resolved(Settings(), "cell", (1, 1), 1000).nprocs == 1
     assert resolved(Settings(nprocs=3), "cell", (1, 1), 1000).nprocs == 3
     assert resolved(Settings(), "cell", (64, 64), 1000).nprocs == 0
+
+
+@pytest.mark.parametrize(("task", "loss"), (("class", "cross_entropy"), ("presence", "bce"), ("value", "mse")))
+def test_the_loss_follows_from_the_task(task: str, loss: str) -> None:
+    assert resolved(Settings(), "patch", (32, 32), 100, task).loss == loss
+    assert resolved(Settings(loss="huber"), "patch", (32, 32), 100, "value").loss == "huber"
+
+
+def test_automatic_choices_are_those_of_no_choice_but_for_the_learning_rate() -> None:
+    chosen = from_options({"batch_size": "auto", "learning_rate": "auto"})
+    settings = resolved(chosen, "cell", (64, 64), 100)
+    assert settings.batch_size == resolved(Settings(), "cell", (64, 64), 100).batch_size
+    assert settings.learning_rate == "auto"

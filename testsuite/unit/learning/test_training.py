@@ -20,6 +20,7 @@ class Table:
     """Says class k with a score that grows with band k."""
 
     device, precision, pixels_per_batch = "cpu", "32", 5000
+    feature_weights = np.ones(4, dtype=np.float32)
 
     def __init__(self, order: list[int]) -> None:
         self.order = order
@@ -29,6 +30,9 @@ class Table:
         scores = np.exp(batch[:, self.order])
         scores = scores / scores.sum(axis=1, keepdims=True)
         return scores.astype(np.float32)
+
+    def predict_with_features(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.predict(batch), batch
 
 
 def fake_backend(order: tuple[int, ...] = (0, 1, 2), error: Exception | None = None) -> types.ModuleType:
@@ -45,17 +49,22 @@ def fake_backend(order: tuple[int, ...] = (0, 1, 2), error: Exception | None = N
                 row |= {"validation_loss": 1.0, "validation_f1_macro": epoch / 4}
             history.append(row)
             values["progress"](row)
-        return types.SimpleNamespace(module=None, history=history, best_epoch=2, device="cpu", precision="32-true")
+        return types.SimpleNamespace(
+            module=None, history=history, best_epoch=2, device="cpu", precision="32-true", learning_rate=0.1
+        )
 
     backend.__dict__.update(
         FILE="weights.safetensors",
         answers=lambda architecture: "patch" if architecture == "resnet18" else "cell",
-        check=lambda network, options: None,
-        stride=lambda architecture: 1,
+        check=lambda network, options, task: None,
+        epochs_done=lambda folder: int((folder / "done").read_text()) if (folder / "done").is_file() else 0,
+        initial_weights=lambda weights, target: None,
+        Target=lambda *values: values,
+        stride=lambda network: 1,
         versions=lambda: {"torch": "0"},
         save=lambda module, file: file.write_bytes(b"weights"),
         load=lambda *_: Table(list(order)),
-        reach=lambda module, images: 5,
+        reach=lambda module, images, task: 5,
         fit=fit,
     )
     return backend
@@ -74,6 +83,7 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     assert sorted(file.name for file in model.iterdir()) == [
         "history.csv",
         "model.json",
+        "novelty.safetensors",
         "report.html",
         "scores.json",
         "weights.safetensors",
@@ -181,3 +191,24 @@ def test_only_a_model_may_be_overwritten(tmp_path: Path) -> None:
     (target / "thesis.txt").write_text("precious")
     with pytest.raises(DeepLearningError, match="something else"):
         training.check_target(target, overwrite=True)
+
+
+def test_balanced_presence_weighs_as_much_as_absence(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches", "patch", 8, task="presence")
+    plan = training.prepare([dataset], Settings(class_weights="balanced", architecture="resnet18"), fake_backend())
+    present = plan.counts["training"]
+    np.testing.assert_allclose(plan.class_weights * present, len(plan.parts["training"]) - present)
+    assert plan.settings.loss == "bce" and plan.network.classes == 3
+
+
+def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches", task="value")
+    plan = training.prepare([dataset], Settings(), fake_backend())
+    assert plan.network.classes == 1 and plan.target == plan.values["training"] and "height" in plan.text()
+    assert plan.summary()["values"]["training"]["count"] == plan.target.count
+    with pytest.raises(DeepLearningError, match="Leave out class_weights="):
+        training.prepare([dataset], Settings(class_weights="balanced"), fake_backend())
+    labels = np.load(tmp_path / "patches" / "labels.npy")
+    np.save(tmp_path / "patches" / "labels.npy", np.where(np.isnan(labels), labels, 7).astype(np.float32))
+    with pytest.raises(DeepLearningError, match="different values"):
+        training.prepare([dataset], Settings(), fake_backend())

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from rlearndeep.backends.torch.checkpoint import epochs_done
 from rlearndeep.backends.torch.context import reach
 from rlearndeep.backends.torch.fitting import Fitted, check, fit
 from rlearndeep.backends.torch.networks import answers, build, stride
+from rlearndeep.backends.torch.onnx import check_onnx, export_onnx
 from rlearndeep.backends.torch.prediction import Predictor, load
+from rlearndeep.backends.torch.transfer import Initial, Target, initial_weights
 from rlearndeep.backends.torch.weights import FILE, save, versions
 
 __all__ = [
     "FILE",
     "Fitted",
+    "Initial",
     "Predictor",
+    "Target",
     "answers",
     "build",
     "check",
+    "check_onnx",
+    "epochs_done",
+    "export_onnx",
     "fit",
+    "initial_weights",
     "load",
     "reach",
     "save",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ _SMALLEST_CROP = 0.7
 _LARGEST_ERASED = 0.4
 _HALF = 0.5
 _SMALLEST_BLURRED = 3
+_PER_CELL = 3  # axes of labels per cell
 
 Step = Callable[[Tensor, Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
@@ -30,7 +32,7 @@ def augment(
     Args:
         names: steps, of ``STEPS``; they are taken in the order of that table.
         images: (N, bands, rows, cols), normalised; 0 in all bands where null, and it stays so.
-        labels: (N, rows, cols) or (N,).
+        labels: (N, rows, cols), which moves with the images, or (N,) or (N, classes).
         spread: standard deviation per band of the images, to which radiometric changes are relative.
         generator: source of all randomness, on the CPU.
     """
@@ -63,7 +65,7 @@ def _rotate(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> 
 
 def _turn(images: Tensor, labels: Tensor, chosen: Tensor, action: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     images = images.index_copy(0, chosen.to(images.device), action(images[chosen]))
-    if labels.dim() > 1:
+    if labels.dim() == _PER_CELL:
         labels = labels.index_copy(0, chosen.to(labels.device), action(labels[chosen]))
     return images, labels
 
@@ -78,9 +80,11 @@ def _crop(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tu
     places = [(slice(top, top + height), slice(left, left + width)) for top, left in zip(tops, lefts, strict=True)]
     cut = torch.stack([image[:, place[0], place[1]] for image, place in zip(images, places, strict=True)])
     images = functional.interpolate(cut, (rows, cols), mode="bilinear", align_corners=False)
-    if labels.dim() > 1:
+    if labels.dim() == _PER_CELL:
         marks = torch.stack([label[place] for label, place in zip(labels, places, strict=True)])
-        labels = functional.interpolate(marks[:, None].double(), (rows, cols), mode="nearest-exact")[:, 0].long()
+        labels = functional.interpolate(marks[:, None].double(), (rows, cols), mode="nearest-exact")[:, 0].to(
+            labels.dtype
+        )
     return images, labels
 
 
@@ -120,13 +124,14 @@ def _erase(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> t
     """A rectangle of half of the patches becomes null; its cells lose their labels (Zhong et al. 2020, AAAI)."""
     rows, cols = images.shape[-2:]
     images, labels = images.clone(), labels.clone()
+    none = math.nan if labels.is_floating_point() else UNLABELLED
     for number in _chosen(len(images), generator).tolist():
         share = torch.rand(4, generator=generator).tolist()
         height, width = int(rows * _LARGEST_ERASED * share[0]), int(cols * _LARGEST_ERASED * share[1])
         top, left = int((rows - height) * share[2]), int((cols - width) * share[3])
         images[number, :, top : top + height, left : left + width] = 0
-        if labels.dim() > 1:
-            labels[number, top : top + height, left : left + width] = UNLABELLED
+        if labels.dim() == _PER_CELL:
+            labels[number, top : top + height, left : left + width] = none
     return images, labels
 
 

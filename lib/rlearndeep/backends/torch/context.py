@@ -7,22 +7,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.torch.tasks import decoded
+
 _LARGEST_SIDE = 320
 _BLOCK = 16
 _SMALLEST_CHANGE = 0.005
 
 
-def reach(module: nn.Module, images: NDArray[np.float32]) -> int:
+def reach(module: nn.Module, images: NDArray[np.float32], task: str = "class") -> int:
     """Distance in cells beyond which the surroundings hardly matter for the answer of a cell.
 
     Patches are laid out as a mosaic; what lies beyond a distance from a block of cells in its middle is
     replaced by other patches. The reach is the smallest distance at which the class probabilities in the block
-    change by less than 0.005 on average (total variation), found by bisection. It is no larger than the
+    change by less than 0.005 on average (total variation), or values by less than 0.01 standard deviations of the
+    labels, found by bisection. It is no larger than the
     mosaic allows, so a network that looks further gets the largest distance that was tried.
 
     Args:
         module: in evaluation mode, on the CPU, with scores per cell.
         images: (N, bands, rows, cols), normalised; real patches, a few dozen are enough.
+        task: ``class`` or ``value``.
     """
     side = min(_LARGEST_SIDE, 3 * min(images.shape[-2:]))
     block = min(_BLOCK, side)
@@ -30,11 +34,11 @@ def reach(module: nn.Module, images: NDArray[np.float32]) -> int:
     here, there = (torch.from_numpy(_mosaics(images, side, seed)) for seed in (1, 2))
     with torch.inference_mode():
         middle = (..., slice(first, first + block), slice(first, first + block))
-        truth = torch.softmax(module(here), dim=1)[middle]
+        truth = decoded(module(here), task)[middle]
 
         def change(distance: int) -> float:
             mixed = _mixed(here, there, first - distance, first + block + distance)
-            return float((torch.softmax(module(mixed), dim=1)[middle] - truth).abs().sum(1).mean() / 2)
+            return float((decoded(module(mixed), task)[middle] - truth).abs().sum(1).mean() / 2)
 
         low, high = -1, first
         while high - low > 1:

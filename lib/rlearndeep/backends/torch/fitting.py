@@ -1,6 +1,7 @@
-"""Training: the machinery is Lightning's, the order of patches and all randomness are ours.
+"""Training: the machinery is Lightning Fabric's, the loop, the order of patches and all randomness are ours.
 
-Everything random in an epoch follows from the seed and the number of the epoch.
+Fabric serves devices, precision and processes. The loop is ours because a run that goes on from a checkpoint must
+repeat an uninterrupted one bit for bit, and a batch that does not fit must be computed in pieces.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,32 +22,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlearndeep.backends import require
-from rlearndeep.backends.torch.augmentation import augment
+from rlearndeep.backends import is_helper, require
+from rlearndeep.backends.torch import checkpoint
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, keep_memory
+from rlearndeep.backends.torch.feeding import Feed
+from rlearndeep.backends.torch.learner import Epoch, Learner, Objective, Schedule
 from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.networks import build
+from rlearndeep.backends.torch.transfer import Initial, Tuning
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
-from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.bands import BandStatistics
 
 _TRAINER_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
-_LARGEST_GRADIENT = 5.0
+_FIRST_RATE = 0.001  # of the range test
 
 
-class Feed(Protocol):
-    """Patches of one part, normalised."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, size: int, order: tuple[int, int] | None) -> Iterator[tuple[NDArray, NDArray]]:
-        """Images (N, bands, rows, cols) float32 and labels (N, rows, cols) or (N,) int64.
-
-        ``order`` is seed and epoch of a random order; None is the stored one.
-        """
-
-    def steps(self, size: int) -> int:
-        """Number of batches."""
+class NotFinite(DeepLearningError):
+    """The loss is no number any more."""
 
 
 class Options(Protocol):
@@ -54,7 +47,7 @@ class Options(Protocol):
 
     loss: str
     optimizer: str
-    learning_rate: float
+    learning_rate: float | str
     weight_decay: float
     momentum: float
     scheduler: str
@@ -66,8 +59,26 @@ class Options(Protocol):
     augment: tuple[str, ...]
     precision: str
     device: str
+    devices: int
+    nodes: int
     seed: int
     nprocs: int
+    tensorboard: str
+    freeze: str
+    encoder_rate: float
+
+
+class Measure(Protocol):
+    """The validation score; see ``learning.tasks.Measure``."""
+
+    @property
+    def column(self) -> str: ...
+
+    @property
+    def sign(self) -> int: ...
+
+    @property
+    def of(self) -> Callable[[NDArray], float]: ...
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,11 @@ class Fitted:
 
     Attributes:
         module: the network of the best epoch, on the CPU.
-        history: a row per epoch: epoch, training_loss, validation_loss, validation_f1_macro, learning_rate, seconds.
+        history: a row per epoch: epoch, training_loss, validation_loss, the validation score, learning_rate, seconds.
         best_epoch: counted from 1; the last one where there is no validation part.
         device: text for messages.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        learning_rate: at its highest.
     """
 
     module: nn.Module
@@ -87,6 +99,7 @@ class Fitted:
     best_epoch: int
     device: str
     precision: str
+    learning_rate: float
 
 
 def fit(
@@ -95,56 +108,107 @@ def fit(
     validation: Feed | None,
     options: Options,
     *,
+    task: str,
+    target: BandStatistics | None,
     class_weights: NDArray[np.float64],
     spread: NDArray[np.float64],
-    score: Callable[[NDArray[np.int64]], float],
+    measure: Measure,
     folder: Path,
     progress: Callable[[dict[str, Any]], None],
-) -> Fitted:
-    """Train a network from random weights.
+    warn: Callable[[str], None],
+    initial: Initial | None = None,
+) -> Fitted | None:
+    """Train a network from random or other weights, or go on where a run that wrote a checkpoint has ended.
 
     Args:
         network: what to build.
         training: patches to learn from.
         validation: patches that choose the best epoch, or None.
         options: how to train.
+        task: what a label says, one of ``TASKS``.
+        target: statistics of the training labels of a value; None for other tasks.
         class_weights: per class, for the loss.
         spread: standard deviation per band of the images.
-        score: F1 macro of a confusion matrix.
-        folder: where the machinery may write.
+        measure: the validation score, of ``tasks.counts``.
+        folder: where the checkpoint stands, or will after the first epoch.
         progress: called with the row of the history after each epoch.
+        warn: called with a message for the user.
+        initial: weights to begin with, of ``initial_weights``; None for random ones.
+
+    Returns:
+        None in a process that only helped the first one.
 
     Raises:
-        DeepLearningError: the loss is not a number, or the device does not exist.
+        DeepLearningError: the loss is not a number, the device does not exist, or memory does not suffice.
         MissingPackage: ``lightning`` is not installed.
     """
+    device = _prepared(options)
+    with _quiet():
+        fabric = _fabric(device, options)
+        objective = Objective(task, options.loss, torch.tensor(class_weights, dtype=torch.float32), target)
+        learner, optimizer = _learner(fabric, network, initial, objective, options, spread, warn)
+        run = Run.begun(learner, optimizer, training, options, folder)
+        _epochs(run, learner, training, validation, options, measure, folder, progress, warn)
+        if is_helper():
+            return None
+        return _finished(network, run, options, device)
+
+
+def _finished(network: Network, run: Run, options: Options, device: torch.device) -> Fitted:
+    """The network of the best epoch."""
+    module = build(network)
+    module.load_state_dict(run.best)
+    precision = _TRAINER_PRECISION[choose_training_precision(options.precision, device)]
+    return Fitted(module.eval(), run.history, run.best_epoch, describe(device), precision, run.learning_rate)
+
+
+def _prepared(options: Options) -> torch.device:
+    """The device, with threads and memory set as training wants them."""
     if options.nprocs:
         torch.set_num_threads(options.nprocs)
     device = choose_device(options.device)
     if device.type == "cpu":
         keep_memory()
-    with _quiet():
-        lightning = require("lightning.pytorch", "Training with the back-end 'torch'", package="lightning")
-        _silence()
-        torch.manual_seed(options.seed)
-        module = build(network).to(memory_format=torch.channels_last)
-        task = _task(lightning, module, options, class_weights, spread, training.steps(options.batch_size))
-        watch = _watch(lightning, task, options, score, validation is not None, progress)
-        trainer = _trainer(lightning, device, options, folder, watch)
-        try:
-            trainer.fit(
-                task,
-                _Batches(training, options.batch_size, options.seed, trainer),
-                None if validation is None else _Batches(validation, options.batch_size, None, trainer),
-            )
-        except SystemExit:
-            raise KeyboardInterrupt from None  # what Lightning makes of Ctrl-C
-    module.load_state_dict(watch.best)
-    precision = _TRAINER_PRECISION[choose_training_precision(options.precision, device)]
-    return Fitted(module.cpu().eval(), watch.history, watch.best_epoch, describe(device), precision)
+    return device
 
 
-def check(network: Network, options: Options) -> None:
+def _learner(
+    fabric: Any,
+    network: Network,
+    initial: Initial | None,
+    objective: Objective,
+    options: Options,
+    spread: NDArray[np.float64],
+    warn: Callable[[str], None],
+) -> tuple[Learner, torch.optim.Optimizer]:
+    module = _begun(network, initial, options.seed)
+    tuning = Tuning.of(network, initial, options.freeze, options.encoder_rate)
+    optimizer = _optimizer(module, options, tuning)
+    learner = Learner(
+        fabric,
+        _synchronized(module, fabric),
+        optimizer,
+        objective,
+        tuning,
+        augmentations=options.augment,
+        spread=spread,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        warn=warn,
+    )
+    return learner, optimizer
+
+
+def _begun(network: Network, initial: Initial | None, seed: int) -> nn.Module:
+    """The network before the first step."""
+    torch.manual_seed(seed)
+    module = build(network).to(memory_format=torch.channels_last)
+    if initial is not None:
+        initial.load_into(module)
+    return module
+
+
+def check(network: Network, options: Options, task: str = "class") -> None:
     """Build the network, find the device and the loss, and train nothing.
 
     Raises:
@@ -152,7 +216,9 @@ def check(network: Network, options: Options) -> None:
         MissingPackage: a library is not installed.
     """
     choose_training_precision(options.precision, choose_device(options.device))
-    make_loss(options.loss, torch.ones(network.classes))
+    if options.tensorboard:
+        require("torch.utils.tensorboard", "The option tensorboard=", package="tensorboard")
+    make_loss(options.loss, torch.ones(network.classes), task)
     build(network)
 
 
@@ -161,186 +227,220 @@ def choose_training_precision(name: str, device: torch.device) -> torch.dtype:
     return choose_precision("32" if name == "auto" and device.type != "cuda" else name, device)
 
 
-class _Batches:
-    """One part as Lightning reads it; a new random order in each epoch where there is a seed."""
+@dataclass
+class Run:
+    """What has been learned so far.
 
-    def __init__(self, feed: Feed, size: int, seed: int | None, trainer: Any) -> None:
-        self._feed, self._size, self._seed, self._trainer = feed, size, seed, trainer
+    Attributes:
+        history: a row per epoch.
+        best: weights of the best epoch.
+        best_epoch: counted from 1.
+        best_score: by which epochs are compared; more is better.
+        learning_rate: at its highest.
+        started: time at which the first epoch would have begun without an interruption.
+    """
 
-    def __len__(self) -> int:
-        return self._feed.steps(self._size)
+    learning_rate: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_score: tuple[float, float] = (-math.inf, 0.0)
+    started: float = field(default_factory=time.monotonic)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = None if self._seed is None else (self._seed, self._trainer.current_epoch)
-        for images, labels in self._feed.batches(self._size, order):
-            yield torch.from_numpy(images), torch.from_numpy(labels)
+    @classmethod
+    def begun(
+        cls, learner: Learner, optimizer: torch.optim.Optimizer, training: Feed, options: Options, folder: Path
+    ) -> Run:
+        """A new run, or that of the checkpoint; the learner is put into its state."""
+        steps = options.epochs * training.steps(options.batch_size * learner.processes)
+        found = checkpoint.read(folder)
+        if found is None:
+            if options.learning_rate == "auto":
+                learner.set_rate(learner.find_rate(training))
+            run = cls(learner.rate)
+            learner.schedule = _schedule(optimizer, options, steps)
+            return run
+        learner.schedule = _schedule(optimizer, options, steps)
+        learner.restore(found.values["learner"])
+        history = found.values["history"]
+        return cls(
+            float(found.values["learning_rate"]),
+            history,
+            found.best,
+            found.best_epoch,
+            tuple(found.values["best_score"]),
+            time.monotonic() - history[-1]["seconds"],
+        )
 
+    def add(self, row: dict[str, Any], score: tuple[float, float], module: nn.Module) -> None:
+        """Note an epoch, and its weights where it is the best."""
+        self.history.append(row)
+        if score > self.best_score or not self.best:
+            self.best_score, self.best_epoch = score, row["epoch"]
+            self.best = {
+                key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for key, tensor in module.state_dict().items()
+            }
 
-def _task(
-    lightning: Any, module: nn.Module, options: Options, class_weights: NDArray, spread: NDArray, steps: int
-) -> Any:
-    """The Lightning module; a function, because Lightning is imported only when there is something to train."""
-
-    class Task(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-            self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32))
-            self.register_buffer("spread", torch.tensor(spread, dtype=torch.float32))
-            self.random = torch.Generator()
-            self.losses: list[Tensor] = []
-            self.validation_losses: list[Tensor] = []
-            self.matrix = torch.zeros(0)
-
-        def on_train_epoch_start(self) -> None:
-            self.random.manual_seed(_mixed(options.seed, self.current_epoch))
-            torch.manual_seed(_mixed(options.seed, self.current_epoch) + 1)
-            self.losses = []
-
-        def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-            images, labels = batch
-            if len(images) == 1:  # batch normalisation needs two
-                images, labels = images.repeat(2, 1, 1, 1), labels.repeat(2, *[1] * (labels.dim() - 1))
-            images, labels = augment(options.augment, images, labels, self.spread, self.random)
-            logits = module(images.contiguous(memory_format=torch.channels_last))
-            loss = make_loss(options.loss, self.class_weights)(logits, labels)
-            self.losses.append(loss.detach())
-            return loss
-
-        def on_validation_epoch_start(self) -> None:
-            count = len(self.class_weights)
-            self.matrix = torch.zeros((count, count), dtype=torch.int64, device=self.device)
-            self.validation_losses = []
-
-        def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-            images, labels = batch
-            logits = module(images.contiguous(memory_format=torch.channels_last))
-            self.validation_losses.append(make_loss(options.loss, self.class_weights)(logits, labels))
-            self.matrix += _matrix(labels, logits.max(1)[1], len(self.class_weights))
-
-        def configure_optimizers(self) -> Any:
-            return _optimizer(module, options, steps)
-
-    return Task()
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
-
-
-def _matrix(reference: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    known = reference != UNLABELLED
-    codes = reference[known] * classes + predicted[known]
-    return torch.bincount(codes, minlength=classes * classes).reshape(classes, classes)
+    def checkpoint(self, learner: Learner) -> checkpoint.Checkpoint:
+        """What is needed to go on from here."""
+        values = {
+            "learner": learner.state(),
+            "history": self.history,
+            "best_score": self.best_score,
+            "learning_rate": self.learning_rate,
+        }
+        return checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
 
 
-def _optimizer(module: nn.Module, options: Options, steps: int) -> Any:
-    rate, decay = options.learning_rate, options.weight_decay
-    optimizer: torch.optim.Optimizer
+def _epochs(
+    run: Run,
+    learner: Learner,
+    training: Feed,
+    validation: Feed | None,
+    options: Options,
+    measure: Measure,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Train until the last epoch, or until the validation score has not risen for long enough."""
+    log = _log(options, len(run.history))
+    try:
+        with checkpoint.Writer(folder, warn) as writer:
+            while len(run.history) < options.epochs and not _has_stopped(run, validation, options):
+                row = _epoch(run, learner, training, validation, measure)
+                if not is_helper():
+                    writer.write(run.checkpoint(learner))
+                    _write_scalars(log, row)
+                    progress(row)
+    except NotFinite:
+        checkpoint.clear(folder)  # going on from it would come to the same
+        raise
+
+
+def _epoch(run: Run, learner: Learner, training: Feed, validation: Feed | None, measure: Measure) -> dict[str, Any]:
+    rate = learner.rate
+    epoch = learner.epoch(len(run.history), training, validation)
+    row = _row(run, epoch, learner, measure)
+    _check_numbers(row, rate)
+    score = (float(row["epoch"]), 0.0)
+    if validation is not None:
+        score = (measure.sign * row[measure.column], -row["validation_loss"])
+    run.add(row, score, learner.module)
+    learner.schedule.after_epoch(-row["training_loss"] if validation is None else score[0])
+    return row
+
+
+def _has_stopped(run: Run, validation: Feed | None, options: Options) -> bool:
+    return bool(validation is not None and options.patience and len(run.history) - run.best_epoch >= options.patience)
+
+
+def _row(run: Run, epoch: Epoch, learner: Learner, measure: Measure) -> dict[str, Any]:
+    return {
+        "epoch": len(run.history) + 1,
+        "training_loss": epoch.training_loss,
+        "validation_loss": epoch.validation_loss,
+        measure.column: None if epoch.counts is None else measure.of(epoch.counts),
+        "learning_rate": learner.rate,
+        "seconds": round(time.monotonic() - run.started, 3),
+    }
+
+
+def _check_numbers(row: dict[str, Any], rate: float) -> None:
+    for value in (row["training_loss"], row["validation_loss"]):
+        if value is not None and not math.isfinite(value):
+            raise NotFinite(
+                f"The loss must be a number; it is {value} in epoch {row['epoch']} with learning_rate={rate:g}. "
+                "Choose a smaller learning_rate=, standardize=band, or precision=32."
+            )
+
+
+def _log(options: Options, done: int) -> Any:
+    """A writer for TensorBoard, or None; what an interrupted run wrote of later epochs is hidden."""
+    if not options.tensorboard or is_helper():
+        return None
+    library = require("torch.utils.tensorboard", "The option tensorboard=", package="tensorboard")
+    try:
+        return library.SummaryWriter(options.tensorboard, purge_step=done + 1)
+    except OSError as error:
+        raise DeepLearningError(
+            f"The directory of tensorboard= must be writable; '{options.tensorboard}' is not "
+            f"({error.strerror or error}). Choose another place."
+        ) from error
+
+
+def _write_scalars(log: Any, row: dict[str, Any]) -> None:
+    if log is None:
+        return
+    for name, value in row.items():
+        if name not in ("epoch", "seconds") and value is not None:
+            log.add_scalar(name, value, row["epoch"])
+    log.flush()
+
+
+def _optimizer(module: nn.Module, options: Options, tuning: Tuning) -> torch.optim.Optimizer:
+    rate = _FIRST_RATE if isinstance(options.learning_rate, str) else options.learning_rate
+    decay = options.weight_decay
+    groups = tuning.groups(module, rate)
     if options.optimizer == "sgd":
-        optimizer = torch.optim.SGD(module.parameters(), rate, momentum=options.momentum, weight_decay=decay)
-    else:
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
-        optimizer = kind(module.parameters(), rate, weight_decay=decay)
-    if options.scheduler == "none":
-        return optimizer
+        return torch.optim.SGD(groups, rate, momentum=options.momentum, weight_decay=decay)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
+    return kind(groups, rate, weight_decay=decay)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int) -> Schedule:
+    """The schedule of all ``steps`` of a run; each group of parameters keeps its own highest rate."""
     schedulers = torch.optim.lr_scheduler
-    total = max(2, options.epochs * steps)
-    scheduler: Any
-    interval = "epoch"
+    total = max(2, steps)
+    rates = [group["lr"] for group in optimizer.param_groups]
     if options.scheduler == "step":
-        scheduler = schedulers.StepLR(optimizer, options.step, options.gamma)
-    elif options.scheduler == "plateau":
-        scheduler = schedulers.ReduceLROnPlateau(optimizer, "max", options.gamma, options.step)
-    elif options.scheduler == "onecycle":
+        return Schedule(schedulers.StepLR(optimizer, options.step, options.gamma), "epoch")
+    if options.scheduler == "plateau":
+        plateau = schedulers.ReduceLROnPlateau(optimizer, "max", options.gamma, options.step, threshold=0.0)
+        return Schedule(plateau, "plateau")
+    if options.scheduler == "onecycle":
         # OneCycleLR divides by the length of the rise less one step: a fifth of five steps must not be chosen.
         rise = 0.2 if total > 5 else 0.3
-        interval, scheduler = "step", schedulers.OneCycleLR(optimizer, rate, total, pct_start=rise)
-    else:
-        interval, scheduler = "step", schedulers.CosineAnnealingLR(optimizer, total)
-    plan = {"scheduler": scheduler, "interval": interval, "monitor": "score", "strict": False}
-    return {"optimizer": optimizer, "lr_scheduler": plan}
+        return Schedule(schedulers.OneCycleLR(optimizer, rates, total, pct_start=rise), "step")
+    if options.scheduler == "cosine":
+        return Schedule(schedulers.CosineAnnealingLR(optimizer, total), "step")
+    return Schedule(None, "never")
 
 
-def _watch(
-    lightning: Any,
-    task: Any,
-    options: Options,
-    score: Callable[[NDArray[np.int64]], float],
-    validated: bool,
-    progress: Callable[[dict[str, Any]], None],
-) -> Any:
-    """The callback that keeps the history and the best epoch, and ends a run that has stopped learning."""
-
-    class Watch(lightning.Callback):
-        def __init__(self) -> None:
-            self.history: list[dict[str, Any]] = []
-            self.best: dict[str, Tensor] = {}
-            self.best_epoch = 0
-            self.best_score = (-math.inf, 0.0)
-            self.started = time.monotonic()
-
-        def on_train_epoch_end(self, trainer: Any, _: Any) -> None:
-            row = self._row(trainer)
-            self.history.append(row)
-            value = (row["validation_f1_macro"], -row["validation_loss"]) if validated else (row["epoch"], 0.0)
-            if value > self.best_score or not self.best:
-                self.best_score, self.best_epoch = value, row["epoch"]
-                self.best = {key: tensor.detach().cpu().clone() for key, tensor in task.module.state_dict().items()}
-            if validated and options.patience and row["epoch"] - self.best_epoch >= options.patience:
-                trainer.should_stop = True
-            progress(row)
-
-        def _row(self, trainer: Any) -> dict[str, Any]:
-            epoch = trainer.current_epoch + 1
-            row = {
-                "epoch": epoch,
-                "training_loss": _finite_mean(task.losses, epoch, options),
-                "validation_loss": None,
-                "validation_f1_macro": None,
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                "seconds": round(time.monotonic() - self.started, 3),
-            }
-            if validated:
-                row["validation_loss"] = _finite_mean(task.validation_losses, epoch, options)
-                row["validation_f1_macro"] = score(task.matrix.cpu().numpy())
-            return row
-
-    return Watch()
-
-
-def _finite_mean(losses: list[Tensor], epoch: int, options: Options) -> float:
-    value = float(torch.stack(losses).mean())
-    if not math.isfinite(value):
-        raise DeepLearningError(
-            f"The loss must be a number; it is {value} in epoch {epoch} with learning_rate={options.learning_rate:g}. "
-            "Choose a smaller learning_rate=, standardize=band, or precision=32."
-        )
-    return value
-
-
-def _trainer(lightning: Any, device: torch.device, options: Options, folder: Path, watch: Any) -> Any:
-    return lightning.Trainer(
+def _fabric(device: torch.device, options: Options) -> Any:
+    """Lightning's access to devices and processes; the processes of this run are started now."""
+    fabric = require("lightning.fabric", "Training with the back-end 'torch'", package="lightning")
+    _silence()
+    made = fabric.Fabric(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
+        num_nodes=options.nodes,
+        strategy=_strategy(options),
         precision=_TRAINER_PRECISION[choose_training_precision(options.precision, device)],
-        max_epochs=options.epochs,
-        callbacks=[watch],
-        gradient_clip_val=_LARGEST_GRADIENT,
-        default_root_dir=str(folder),
-        deterministic="warn",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
     )
+    made.launch()
+    made.barrier()  # helpers read the checkpoint that the first process may have removed
+    return made
+
+
+def _strategy(options: Options) -> str:
+    if options.devices * options.nodes == 1:
+        return "auto"
+    return "ddp" if options.freeze == "none" else "ddp_find_unused_parameters_true"
+
+
+def _synchronized(module: nn.Module, fabric: Any) -> nn.Module:
+    """Batch normalisation over the batches of all processes, which PyTorch has for GPUs only."""
+    if fabric.world_size == 1 or fabric.device.type != "cuda":
+        return module
+    layers = require("timm.layers", "Training on several devices", package="timm")
+    return layers.convert_sync_batchnorm(module)
 
 
 def _silence() -> None:
     """Importing Lightning makes it talkative; only errors shall pass."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -348,6 +448,14 @@ def _silence() -> None:
 def _quiet() -> Iterator[None]:
     """Silence the chatter of the machinery; warnings and messages to the user are ours."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warned)
+            torch.utils.deterministic.fill_uninitialized_memory = filled

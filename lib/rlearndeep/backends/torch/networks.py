@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,8 +38,19 @@ CLASSIFIERS = {
 }
 
 # Networks of the libraries halve their input five times; one of them halves it again three times.
-_LIBRARY_STRIDE = 32
+_DEEPEST = 5
+_LIBRARY_STRIDE = 2**_DEEPEST
 _SMALLEST = {"pan": 128}
+
+# Decoders that go back to the full size step by step may have fewer steps; widths from the deepest one.
+_STEPWISE = ("unet", "unetplusplus", "manet", "linknet")
+_DECODER_WIDTHS = (256, 128, 64, 32, 16)
+
+# Names like hf-hub:... or local-dir:... would make timm read elsewhere.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_MOST_LAYERS = 100
+_LARGEST_SIDE = 2048
+_MOST_PARAMETERS = 2**31
 
 
 def answers(architecture: str) -> str:
@@ -48,9 +60,14 @@ def answers(architecture: str) -> str:
     return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
 
 
-def stride(architecture: str) -> int:
+def is_own(architecture: str) -> bool:
+    """Whether the network is built here rather than by a library."""
+    return architecture in _OWN
+
+
+def stride(network: Network) -> int:
     """Rows and columns of the input are padded to multiples of this many cells."""
-    return 1 if architecture in ("mlp", "cnn", "fcn_dilated") else _LIBRARY_STRIDE
+    return 1 if is_own(network.architecture) else 2 ** _depth(network)
 
 
 def build(network: Network) -> nn.Module:
@@ -60,14 +77,55 @@ def build(network: Network) -> nn.Module:
     or (N, classes).
 
     Raises:
-        DeepLearningError: unknown architecture, encoder or option value.
+        DeepLearningError: unknown architecture, encoder or option value, or too large for any machine.
         MissingPackage: the library of the architecture is not installed.
     """
     if network.architecture in _OWN:
+        _check_volume(network)
         return _OWN[network.architecture](network)
     if network.architecture in SEGMENTATION:
         return _segmentation(network)
     return _classifier(network)
+
+
+def outlined(network: Network) -> nn.Module:
+    """The network without memory for its weights, on the device ``meta``; for names and shapes.
+
+    Raises:
+        DeepLearningError, MissingPackage: as in :func:`build`.
+    """
+    with torch.device("meta"):
+        if network.architecture in _OWN:
+            return _OWN[network.architecture](network)
+        return _segmentation(network) if network.architecture in SEGMENTATION else _classifier(network)
+
+
+def published(network: Network) -> Mapping[str, Tensor]:
+    """Weights of ImageNet for a network of the libraries with three bands, under the library's names.
+
+    The library's loader reads its cache, or downloads; its errors pass through. The last layer is left out.
+    """
+    if network.architecture in SEGMENTATION:
+        segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
+        name = _encoder_name(segmentation, network)
+        weights: Any = True if name.startswith("tu-") else "imagenet"
+        return _quietly(
+            lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=_depth(network), weights=weights)
+        ).state_dict()
+    module = _of_timm(network, pretrained=True)
+    head = module.pretrained_cfg["classifier"]
+    heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(heads)}
+
+
+def _check_volume(network: Network) -> None:
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in _OWN[network.architecture](network).parameters())
+    if count > _MOST_PARAMETERS:
+        raise DeepLearningError(
+            f"A network has at most {_MOST_PARAMETERS} weights; '{network.architecture}' with these options would have "
+            f"{count}. Choose smaller hidden=, filters= or blocks=."
+        )
 
 
 class Padded(nn.Module):
@@ -170,7 +228,7 @@ class SmallCNN(nn.Sequential):
 
 
 def _mlp(network: Network) -> nn.Module:
-    hidden = [_whole(width, "hidden") for width in network.options.get("hidden", [128, 64])]
+    hidden = [_whole(width, "hidden") for width in _listed(network.options.get("hidden", [128, 64]), "hidden", 0)]
     module = PerCell(network.bands, network.classes, hidden, _share(network.options.get("dropout", 0.2)))
     return MeanOfCells(module) if network.options.get("unit") == "patch" else module
 
@@ -184,10 +242,12 @@ def _cnn(network: Network) -> nn.Module:
 def _fcn_dilated(network: Network) -> nn.Module:
     options = network.options
     blocks = _whole(options.get("blocks", 7), "blocks", 100)
-    kernels = repeated(options.get("kernel", [5, 3]), blocks)
-    if any(not 1 <= size <= 99 or size % 2 == 0 for size in kernels):
+    kernels = repeated(_listed(options.get("kernel", [5, 3]), "kernel"), blocks)
+    if any(_whole(size, "kernel", 99) % 2 == 0 for size in kernels):
         raise DeepLearningError(f"Kernels must be odd numbers of cells; got kernel={kernels}. Choose e.g. 5,3.")
-    dilations = [_whole(value, "dilations") for value in repeated(options.get("dilations", [2]), blocks)]
+    dilations = [
+        _whole(value, "dilations") for value in repeated(_listed(options.get("dilations", [2]), "dilations"), blocks)
+    ]
     return DilatedFCN(network.bands, network.classes, _whole(options.get("filters", 64), "filters"), kernels, dilations)
 
 
@@ -204,49 +264,100 @@ def repeated(values: list[int], count: int) -> list[int]:
     return [*values, *values[-1:] * (count - len(values))]
 
 
-def _segmentation(network: Network) -> nn.Module:
-    library = _quietly(lambda: require("segmentation_models_pytorch", f"The architecture '{network.architecture}'"))
+def _depth(network: Network) -> int:
+    depth = network.options.get("depth", _DEEPEST)
+    if depth != _DEEPEST and network.architecture not in _STEPWISE:
+        raise DeepLearningError(f"Only {', '.join(_STEPWISE)} may have another depth; got {network.architecture}.")
+    if type(depth) is not int or not 3 <= depth <= _DEEPEST:
+        raise DeepLearningError(f"The depth of an encoder is 3, 4 or {_DEEPEST}; got '{depth}'. Choose one of them.")
+    return depth
+
+
+def _encoder_name(segmentation: Any, network: Network) -> str:
     encoder = str(network.options.get("encoder", "resnet18"))
-    known = encoder in library.encoders.encoders or encoder.startswith("tu-")
+    if encoder in segmentation.encoders.encoders:
+        return encoder
+    name = encoder.removeprefix("tu-")
+    if not _NAME.fullmatch(name) or not library("timm", f"The encoder '{encoder}'").is_model(name):
+        raise DeepLearningError(
+            f"The encoder must be one of segmentation-models-pytorch or a model of timm; '{encoder[:100]}' is not. "
+            "Choose e.g. resnet18, resnet50 or efficientnet-b0."
+        )
+    return f"tu-{name}"
+
+
+def _segmentation(network: Network) -> nn.Module:
+    segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
+    encoder, depth = _encoder_name(segmentation, network), _depth(network)
+    steps: dict[str, Any] = {}
+    if depth != _DEEPEST:
+        steps["encoder_depth"] = depth
+        if network.architecture != "linknet":
+            steps["decoder_channels"] = _DECODER_WIDTHS[-depth:]
     try:
         inner = _quietly(
-            lambda: getattr(library, SEGMENTATION[network.architecture])(
-                encoder_name=encoder if known else f"tu-{encoder}",
+            lambda: getattr(segmentation, SEGMENTATION[network.architecture])(
+                encoder_name=encoder,
                 encoder_weights=None,
                 in_channels=network.bands,
                 classes=network.classes,
+                **steps,
             )
         )
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise DeepLearningError(
             f"The encoder must be one that '{network.architecture}' can use; '{encoder}' is not "
             f"({_first_line(error)}). Choose e.g. resnet18, resnet50 or efficientnet-b0."
         ) from error
-    return Padded(inner, _LIBRARY_STRIDE, _SMALLEST.get(network.architecture, _LIBRARY_STRIDE), "replicate")
+    multiple = 2**depth
+    return Padded(inner, multiple, _SMALLEST.get(network.architecture, multiple), "replicate")
 
 
 def _classifier(network: Network) -> nn.Module:
-    timm = _quietly(lambda: require("timm", f"The architecture '{network.architecture}'"))
+    inner = _of_timm(network, pretrained=False)
+    multiple = _LIBRARY_STRIDE if "img_size" in _timm_arguments(network) else 1
+    return Padded(inner, multiple, _LIBRARY_STRIDE, "constant")
+
+
+def _of_timm(network: Network, pretrained: bool) -> Any:
+    timm = library("timm", f"The architecture '{network.architecture}'")
+    arguments = _timm_arguments(network)
     name = CLASSIFIERS.get(network.architecture, network.architecture)
-    if not timm.is_model(name):
-        raise DeepLearningError(
-            f"The architecture must be one of {', '.join(sorted([*_OWN, *SEGMENTATION, *CLASSIFIERS]))} or a model "
-            f"of timm, such as resnet18; got '{network.architecture}'. Choose one of them."
-        )
-    arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
-    arguments["drop_rate"] = _share(network.options.get("dropout", 0.0))
-    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
-        size = network.options.get("size", [224, 224])
-        arguments["img_size"] = tuple(-(-int(side) // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in size)
     try:
-        inner = _quietly(lambda: timm.create_model(name, pretrained=False, **arguments))
+        return _quietly(lambda: timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if pretrained:
+            raise
         raise DeepLearningError(
             f"The architecture must accept {network.bands} bands and patches of any size; '{network.architecture}' "
             f"does not ({_first_line(error)}). Choose another one, such as resnet18."
         ) from error
-    multiple = _LIBRARY_STRIDE if "img_size" in arguments else 1
-    return Padded(inner, multiple, _LIBRARY_STRIDE, "constant")
+
+
+def _timm_arguments(network: Network) -> dict[str, Any]:
+    timm = library("timm", f"The architecture '{network.architecture}'")
+    name = CLASSIFIERS.get(network.architecture, network.architecture)
+    if not _NAME.fullmatch(name) or not timm.is_model(name):
+        raise DeepLearningError(
+            f"The architecture must be one of {', '.join(sorted([*_OWN, *SEGMENTATION, *CLASSIFIERS]))} or a model "
+            f"of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
+        )
+    arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
+    arguments["drop_rate"] = _share(network.options.get("dropout", 0.0))
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        size = _listed(network.options.get("size", [224, 224]), "size")
+        sides = [_whole(side, "size", _LARGEST_SIDE) for side in size]
+        arguments["img_size"] = tuple(-(-side // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in sides)
+    return arguments
+
+
+def library(name: str, purpose: str) -> Any:
+    """Import ``timm`` or ``segmentation_models_pytorch``, without their warnings.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    return _quietly(lambda: require(name, purpose))
 
 
 def _quietly(action: Callable[[], Any]) -> Any:
@@ -260,14 +371,22 @@ def _first_line(error: Exception) -> str:
 
 
 def _whole(value: Any, name: str, largest: int = 65536) -> int:
-    if not isinstance(value, int) or not 1 <= value <= largest:
+    if type(value) is not int or not 1 <= value <= largest:
         raise DeepLearningError(
-            f"A value of {name}= must be a whole number from 1 to {largest}; got '{value}'. Choose another."
+            f"A value of {name}= must be a whole number from 1 to {largest}; got '{str(value)[:100]}'. Choose another."
         )
     return value
 
 
+def _listed(values: Any, name: str, fewest: int = 1) -> list[Any]:
+    if not isinstance(values, (list, tuple)) or not fewest <= len(values) <= _MOST_LAYERS:
+        raise DeepLearningError(
+            f"The option {name}= has {fewest} to {_MOST_LAYERS} values; got '{str(values)[:100]}'. Give other values."
+        )
+    return list(values)
+
+
 def _share(value: Any) -> float:
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise DeepLearningError(f"Dropout must be at least 0 and below 1; got '{value}'. Choose e.g. 0.2.")
+        raise DeepLearningError(f"Dropout must be at least 0 and below 1; got '{str(value)[:100]}'. Choose e.g. 0.2.")
     return float(value)

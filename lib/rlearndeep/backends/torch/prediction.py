@@ -1,8 +1,9 @@
-"""The forward pass: normalised arrays in, class probabilities out."""
+"""The forward pass: normalised arrays in, scores or values out."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, keep_memory
+from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.folding import fold_batch_norm
-from rlearndeep.backends.torch.networks import build
-from rlearndeep.backends.torch.weights import load_into
+from rlearndeep.backends.torch.tasks import decoded
+from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
 
 # More than this loses a quarter of the speed on a CPU: activations no longer fit its caches.
@@ -35,28 +37,29 @@ class Predictor:
         pixels_per_batch: a good volume of a batch in cells (patches x rows x cols).
     """
 
-    def __init__(
-        self, module: nn.Module, device: torch.device, dtype: torch.dtype, bands: int, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype, card: ModelCard) -> None:
         self._module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self._fast = self._module if dtype == torch.float32 else _with_weights_in(self._module, dtype)
         self._device = device
         self._dtype = dtype
+        self._task, self._target = card.task, card.target
+        self._bands, self._size = card.network.bands, card.patch
         self.device = describe(device)
         self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
         self.pixels_per_batch = _CPU_PIXELS
         if device.type == "cuda":
-            self.pixels_per_batch = self._measure_gpu(bands, size)
+            self.pixels_per_batch = self._measure_gpu(card.network.bands, card.patch)
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities of a batch.
+        """Scores or values of a batch.
 
         Args:
             batch: (N, bands, rows, cols), normalised.
 
         Returns:
-            (N, classes, rows, cols) for a label per cell, (N, classes) for a label per patch; sums to 1 over the
-            classes. On a GPU that is out of memory the batch is computed in halves.
+            (N, outputs, rows, cols) for a label per cell, (N, outputs) for a label per patch. Class scores sum to 1;
+            scores of presence are each from 0 to 1; a value is one output, in the units of its labels. On a GPU that
+            is out of memory the batch is computed in halves.
         """
         try:
             return self._forward(batch)
@@ -68,10 +71,36 @@ class Predictor:
         half = len(batch) // 2
         return np.concatenate([self.predict(batch[:half]), self.predict(batch[half:])])
 
+    def predict_with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same, and the features that the last layer saw.
+
+        Returns:
+            The answer of :meth:`predict`, and (N, F, rows, cols), where rows and cols may be those of a coarser grid
+            over the same ground; (N, F) where there is one answer per patch.
+        """
+        with captured([self._module, self._fast], self._head) as found:
+            outputs = self.predict(batch)
+        # Out of memory, a batch is computed in parts, of which only the last was captured.
+        if len(found[0]) != len(batch):
+            parts = [self.predict_with_features(batch[number : number + 1]) for number in range(len(batch))]
+            return outputs, np.concatenate([features for _, features in parts])
+        features = aligned(self._module, found[0], outputs.ndim, batch.shape[-2:])
+        return outputs, features.float().contiguous().cpu().numpy()
+
+    @functools.cached_property
+    def feature_weights(self) -> NDArray[np.float32]:
+        """How much the outputs depend on each feature, (F,)."""
+        return head_weights(self._module, self._head)
+
+    @functools.cached_property
+    def _head(self) -> str:
+        return head_name(self._module, self._bands, self._size)
+
     def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             images = as_tensor(batch).to(self._device).contiguous(memory_format=torch.channels_last)
-            return torch.softmax(self._logits(images).float().contiguous(), dim=1).cpu().numpy()
+            logits = self._logits(images).float().contiguous()
+            return decoded(logits, self._task, self._target).cpu().numpy()
 
     def _logits(self, images: Tensor) -> Tensor:
         """In reduced precision where that is safe.
@@ -116,10 +145,9 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     dtype = choose_precision(precision, chosen)
     if chosen.type == "cpu":
         keep_memory()
-    module = build(card.network).eval()
-    load_into(module, Path(directory) / card.weights)
+    module = load_network(card.network, Path(directory) / card.weights).eval()
     module = fold_batch_norm(module, card.network.bands, card.patch)
-    return Predictor(module, chosen, dtype, card.network.bands, card.patch)
+    return Predictor(module, chosen, dtype, card)
 
 
 def as_tensor(array: NDArray) -> Tensor:

@@ -1,0 +1,172 @@
+"""The state of a run after an epoch: safetensors and JSON, nothing that could run code.
+
+::
+
+    epoch-<n>.safetensors   network, optimizer, schedule, after epoch n
+    best-<n>.safetensors    network of the best epoch so far
+    state.json              names the two, written last: what it names is whole
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.patches import write_text
+
+STATE = "state.json"
+_ARRAY = "array:"
+_PAIRS = "pairs:"
+
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on.
+
+    Attributes:
+        epochs: number of epochs that are done.
+        best_epoch: counted from 1.
+        best: weights of the best epoch.
+        values: nested dictionaries and lists of plain values and arrays.
+    """
+
+    epochs: int
+    best_epoch: int
+    best: Arrays
+    values: dict[str, Any]
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; an older one goes only when the new one stands.
+
+    Raises:
+        OSError: the disk is full, or not writable.
+    """
+    arrays: Arrays = {}
+    values = _plain(checkpoint.values, arrays)
+    last, best = f"epoch-{checkpoint.epochs}.safetensors", f"best-{checkpoint.best_epoch}.safetensors"
+    try:
+        _write_arrays(folder / last, arrays)
+        if not (folder / best).exists():
+            _write_arrays(folder / best, checkpoint.best)
+        state = {
+            "epochs": checkpoint.epochs,
+            "best_epoch": checkpoint.best_epoch,
+            "last": last,
+            "best": best,
+            "values": values,
+        }
+        write_text(folder / STATE, json.dumps(state))
+    except OSError:
+        _remove_all_but(folder, _named(folder))
+        raise
+    _remove_all_but(folder, {last, best})
+
+
+def read(folder: Path) -> Checkpoint | None:
+    """The checkpoint of a folder; None where there is none.
+
+    Raises:
+        DeepLearningError: it is damaged.
+    """
+    from safetensors import SafetensorError
+
+    if not (folder / STATE).is_file():
+        return None
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        last, best = (_read_arrays(folder, str(state[key])) for key in ("last", "best"))
+        values = _whole(state["values"], last)
+        return Checkpoint(int(state["epochs"]), int(state["best_epoch"]), best, values)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> DeepLearningError:
+    """The error for a checkpoint that cannot be used."""
+    return DeepLearningError(
+        f"The checkpoint of an interrupted run must be whole; '{folder}' is damaged ({type(error).__name__}: "
+        f"{' '.join(str(error).split())}). Start again without -r and with --overwrite."
+    )
+
+
+def epochs_done(folder: Path) -> int:
+    """Number of epochs of the checkpoint of a folder, 0 where there is none; a damaged one counts."""
+    file = folder / STATE
+    if not file.is_file():
+        return 0
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+
+
+def clear(folder: Path) -> None:
+    """Forget a checkpoint; what stands beside it in the folder stays."""
+    (folder / STATE).unlink(missing_ok=True)
+    _remove_all_but(folder, set())
+
+
+def _write_arrays(file: Path, arrays: Arrays) -> None:
+    from safetensors.numpy import save
+
+    hidden = file.with_suffix(".part")
+    with open(hidden, "wb") as stream:
+        stream.write(save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
+        stream.flush()
+        os.fsync(stream.fileno())
+    hidden.rename(file)
+
+
+def _read_arrays(folder: Path, name: str) -> Arrays:
+    from safetensors.numpy import load
+
+    if Path(name).name != name:
+        raise ValueError(f"'{name}' lies outside")
+    return load((folder / name).read_bytes())
+
+
+def _named(folder: Path) -> set[str]:
+    """Files of the checkpoint that stands."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return {str(state["last"]), str(state["best"])}
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def _remove_all_but(folder: Path, kept: set[str]) -> None:
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+        if file.name not in kept:
+            file.unlink(missing_ok=True)
+
+
+def _plain(value: Any, arrays: Arrays) -> Any:
+    """Plain values for JSON; arrays go into the table and leave their name."""
+    if isinstance(value, np.ndarray):
+        name = str(len(arrays))
+        arrays[name] = value
+        return {_ARRAY: name}
+    if isinstance(value, dict):
+        return {_PAIRS: [[key, _plain(entry, arrays)] for key, entry in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry, arrays) for entry in value]
+    return value
+
+
+def _whole(value: Any, arrays: Arrays) -> Any:
+    """Inverse of :func:`_plain`; tuples come back as lists."""
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            return arrays[value[_ARRAY]]
+        return {key: _whole(entry, arrays) for key, entry in value[_PAIRS]}
+    return [_whole(entry, arrays) for entry in value] if isinstance(value, list) else value

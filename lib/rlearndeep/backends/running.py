@@ -1,0 +1,273 @@
+"""A run of training, whatever the framework: its epochs, its best one, when it ends, and its checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.backends import checkpoint, is_helper
+from rlearndeep.backends.scalars import open_log
+from rlearndeep.errors import DeepLearningError
+
+_END = object()
+
+
+class Options(Protocol):
+    """What fitting needs to know; see ``learning.options.Settings`` for the meanings."""
+
+    loss: str
+    optimizer: str
+    learning_rate: float | str
+    weight_decay: float
+    momentum: float
+    scheduler: str
+    step: int
+    gamma: float
+    epochs: int
+    batch_size: int
+    patience: int
+    augment: tuple[str, ...]
+    precision: str
+    device: str
+    devices: int
+    nodes: int
+    seed: int
+    nprocs: int
+    tensorboard: str
+    weights: str
+    freeze: str
+    encoder_rate: float
+
+
+class Measure(Protocol):
+    """The validation score; see ``learning.tasks.Measure``."""
+
+    @property
+    def column(self) -> str: ...
+
+    @property
+    def sign(self) -> int: ...
+
+    @property
+    def of(self) -> Callable[[NDArray], float]: ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch showed: its mean losses, and what the validation score is computed from."""
+
+    training_loss: float
+    validation_loss: float | None
+    counts: NDArray | None
+
+
+class Learner(Protocol):
+    """What trains a network by epochs."""
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+
+    def epoch(self, number: int, training: Any, validation: Any) -> Epoch:
+        """Train an epoch, counted from 0, and look at the validation part."""
+
+    def after_epoch(self, score: float) -> None:
+        """Change the learning rate by a score of which more is better."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on: plain values and arrays."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+
+    def weights(self) -> dict[str, NDArray]:
+        """The network as it is, by names of its tensors."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run needs beside the learner.
+
+    Attributes:
+        options: how to train.
+        measure: the validation score.
+        folder: where the checkpoint stands, or will.
+        progress: called with the row of the history after each epoch.
+        warn: called with a message for the user.
+    """
+
+    options: Options
+    measure: Measure
+    folder: Path
+    progress: Callable[[dict[str, Any]], None]
+    warn: Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """What has been learned so far.
+
+    Attributes:
+        learning_rate: at its highest.
+        history: a row per epoch.
+        best: weights of the best epoch.
+        best_epoch: counted from 1.
+        best_score: by which epochs are compared; more is better.
+        started: time at which the first epoch would have begun without an interruption.
+    """
+
+    learning_rate: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, NDArray] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_score: tuple[float, float] = (-math.inf, 0.0)
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def resumed(cls, learner: Learner, folder: Path) -> Run | None:
+        """The run of the checkpoint of a folder, the learner put into its state; None where there is none.
+
+        Raises:
+            DeepLearningError: the checkpoint is damaged.
+        """
+        found = checkpoint.read(folder)
+        if found is None:
+            return None
+        try:
+            learner.restore(found.values["learner"])
+            history = list(found.values["history"])
+            rate, score = float(found.values["learning_rate"]), tuple(found.values["best_score"])
+            started = time.monotonic() - history[-1]["seconds"]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise checkpoint.damaged(folder, error) from error
+        return cls(rate, history, found.best, found.best_epoch, score, started)
+
+    def epochs(self, learner: Learner, training: Any, validation: Any, around: Surroundings) -> None:
+        """Train until the last epoch, or until the validation score has not risen for long enough.
+
+        Raises:
+            DeepLearningError: the loss is not a number.
+        """
+        log = open_log("" if is_helper() else around.options.tensorboard, len(self.history))
+        while len(self.history) < around.options.epochs and not self._has_stopped(validation, around.options):
+            rate = learner.rate
+            row = self._row(learner.epoch(len(self.history), training, validation), learner.rate, around.measure)
+            _check_numbers(row, around.folder, rate)
+            score = (float(row["epoch"]), 0.0)
+            if validation is not None:
+                score = (around.measure.sign * row[around.measure.column], -row["validation_loss"])
+            self._add(row, score, learner)
+            learner.after_epoch(-row["training_loss"] if validation is None else score[0])
+            if not is_helper():
+                self._keep(learner, around)
+                log.write(row)
+                around.progress(row)
+
+    def _has_stopped(self, validation: Any, options: Options) -> bool:
+        patience = options.patience if validation is not None else 0
+        return bool(patience) and len(self.history) - self.best_epoch >= patience
+
+    def _row(self, epoch: Epoch, rate: float, measure: Measure) -> dict[str, Any]:
+        return {
+            "epoch": len(self.history) + 1,
+            "training_loss": epoch.training_loss,
+            "validation_loss": epoch.validation_loss,
+            measure.column: None if epoch.counts is None else measure.of(epoch.counts),
+            "learning_rate": rate,
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+
+    def _add(self, row: dict[str, Any], score: tuple[float, float], learner: Learner) -> None:
+        self.history.append(row)
+        if score > self.best_score or not self.best:
+            self.best_score, self.best_epoch, self.best = score, row["epoch"], learner.weights()
+
+    def _keep(self, learner: Learner, around: Surroundings) -> None:
+        values = {
+            "learner": learner.state(),
+            "history": self.history,
+            "best_score": self.best_score,
+            "learning_rate": self.learning_rate,
+        }
+        state = checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
+        try:
+            checkpoint.write(around.folder, state)
+        except OSError as error:
+            around.warn(
+                f"The checkpoint of epoch {state.epochs} could not be written to '{around.folder}' "
+                f"({error.strerror or error}); training goes on. Free disk space."
+            )
+
+
+def _check_numbers(row: dict[str, Any], folder: Path, rate: float) -> None:
+    for value in (row["training_loss"], row["validation_loss"]):
+        if value is not None and not math.isfinite(value):
+            checkpoint.clear(folder)  # going on from it would come to the same
+            raise DeepLearningError(
+                f"The loss must be a number; it is {value} in epoch {row['epoch']} with learning_rate={rate:g}. "
+                "Choose a smaller learning_rate=, standardize=band, or precision=32."
+            )
+
+
+def mixed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed of its own for each epoch and process."""
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
+
+
+def ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, the next one read while one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, _END)
+        while (batch := coming.result()) is not _END:
+            coming = thread.submit(next, batches, _END)
+            yield batch
+
+
+_STEPS = 100
+_LOWEST, _HIGHEST = 1e-6, 1.0
+_MEMORY = 0.9
+_DIVERGED = 4.0
+
+
+def range_test(loss_at: Callable[[float], float | None]) -> float:
+    """The learning rate at which the loss falls fastest (Smith 2017, WACV).
+
+    The rate rises by the same factor at each of a hundred steps, until the loss is four times its least; the loss
+    is smoothed.
+
+    Args:
+        loss_at: takes a step with a rate and gives its loss; None where there is no more to learn from.
+    """
+    rates: list[float] = []
+    losses: list[float] = []
+    smooth = 0.0
+    for number in range(_STEPS):
+        rate = _LOWEST * (_HIGHEST / _LOWEST) ** (number / (_STEPS - 1))
+        value = loss_at(rate)
+        if value is None:
+            break
+        smooth = _MEMORY * smooth + (1 - _MEMORY) * value
+        rates.append(rate)
+        losses.append(smooth / (1 - _MEMORY ** (number + 1)))
+        if not math.isfinite(value) or losses[-1] > _DIVERGED * min(losses):
+            break
+    return steepest(rates, losses)
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which a loss falls fastest over the logarithm of the rate.
+
+    The ends, where smoothing has not settled or the loss already explodes, are left out.
+    """
+    first = min(10, len(losses) // 4)
+    falling = np.array(losses[first : max(first + 2, int(np.argmin(losses)) + 1)])
+    return float(rates[first + int(np.argmin(np.gradient(falling)))]) if len(falling) > 1 else rates[0]

@@ -1,0 +1,200 @@
+"""The state of a run after an epoch: safetensors and JSON, nothing that could run code.
+
+::
+
+    epoch-<n>.safetensors   network, optimizer, schedule, after epoch n
+    best-<n>.safetensors    network of the best epoch so far
+    state.json              names the two, written last: what it names is whole
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.patches import write_text
+
+STATE = "state.json"
+_TENSOR = "tensor:"
+_PAIRS = "pairs:"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on.
+
+    Attributes:
+        epochs: number of epochs that are done.
+        best_epoch: counted from 1.
+        best: weights of the best epoch.
+        values: nested dictionaries and lists of plain values and tensors.
+    """
+
+    epochs: int
+    best_epoch: int
+    best: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+class Writer:
+    """Writes checkpoints while training goes on, one after the other; on leaving the last one is finished.
+
+    Args:
+        folder: where to write.
+        warn: called with a message where a checkpoint could not be written.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = folder, warn
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._thread:
+            self._wait()
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Take a copy of a checkpoint, to be written when the one before is."""
+        self._wait()
+        tensors: dict[str, Tensor] = {}
+        values = _plain(checkpoint.values, tensors)
+        self._writing = self._thread.submit(_write, self._folder, checkpoint, values, tensors)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        try:
+            if writing is not None:
+                writing.result()
+        except OSError as error:
+            self._warn(
+                f"A checkpoint could not be written to '{self._folder}' ({error.strerror or error}); training goes on. "
+                "Free disk space."
+            )
+
+
+def _write(folder: Path, checkpoint: Checkpoint, values: Any, tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint; an older one goes only when the new one stands."""
+    last, best = f"epoch-{checkpoint.epochs}.safetensors", f"best-{checkpoint.best_epoch}.safetensors"
+    try:
+        _write_tensors(folder / last, tensors)
+        if not (folder / best).exists():
+            _write_tensors(folder / best, checkpoint.best)
+        state = {
+            "epochs": checkpoint.epochs,
+            "best_epoch": checkpoint.best_epoch,
+            "last": last,
+            "best": best,
+            "values": values,
+        }
+        write_text(folder / STATE, json.dumps(state))
+    except OSError:
+        _remove_all_but(folder, _named(folder))
+        raise
+    _remove_all_but(folder, {last, best})
+
+
+def read(folder: Path) -> Checkpoint | None:
+    """The checkpoint of a folder; None where there is none.
+
+    Raises:
+        DeepLearningError: it is damaged.
+    """
+    if not (folder / STATE).is_file():
+        return None
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        last, best = (_read_tensors(folder, str(state[key])) for key in ("last", "best"))
+        values = _whole(state["values"], last)
+        return Checkpoint(int(state["epochs"]), int(state["best_epoch"]), best, values)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DeepLearningError(
+            f"The checkpoint of an interrupted run must be whole; '{folder}' is damaged ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}). Start again without -r and with --overwrite."
+        ) from error
+
+
+def epochs_done(folder: Path) -> int:
+    """Number of epochs of the checkpoint of a folder, 0 where there is none; a damaged one counts."""
+    file = folder / STATE
+    if not file.is_file():
+        return 0
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+
+
+def clear(folder: Path) -> None:
+    """Forget a checkpoint; what stands beside it in the folder stays."""
+    (folder / STATE).unlink(missing_ok=True)
+    _remove_all_but(folder, set())
+
+
+def _write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    hidden = file.with_suffix(".part")
+    try:
+        save_file(tensors, str(hidden))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    with open(hidden, "rb") as stream:
+        os.fsync(stream.fileno())
+    hidden.rename(file)
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    if Path(name).name != name:
+        raise ValueError(f"'{name}' lies outside")
+    return parse((folder / name).read_bytes())
+
+
+def _named(folder: Path) -> set[str]:
+    """Files of the checkpoint that stands."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return {str(state["last"]), str(state["best"])}
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def _remove_all_but(folder: Path, kept: set[str]) -> None:
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+        if file.name not in kept:
+            file.unlink(missing_ok=True)
+
+
+def _plain(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Plain values for JSON; tensors go into the table and leave their name."""
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        # Training goes on while it is written.
+        tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return {_PAIRS: [[key, _plain(entry, tensors)] for key, entry in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry, tensors) for entry in value]
+    return value
+
+
+def _whole(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Inverse of :func:`_plain`; tuples come back as lists."""
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _whole(entry, tensors) for key, entry in value[_PAIRS]}
+    return [_whole(entry, tensors) for entry in value] if isinstance(value, list) else value

@@ -1,0 +1,380 @@
+"""Weights to begin with: of ImageNet, of a file, of another model of this suite.
+
+Names of tensors are compared after the prefixes under which libraries keep a network (``module.``, ``backbone.``,
+``encoder.``, ``model.``, ...): the pair of prefixes that fits most tensors is taken. So a classifier's trunk fits the
+encoder of a segmentation network, and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rlearndeep.backends.torch.networks import outlined
+from rlearndeep.backends.torch.pretrained import imagenet_weights
+from rlearndeep.backends.torch.weights import read_tensors
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import MANIFEST, Network, read_card
+from rlearndeep.scene.bands import Band
+from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.spectrum import counterparts
+
+# The order of the files of TorchGeo.
+SENTINEL_2 = tuple(Band(f"S2_{number}", f"S2_{number}") for number in (*range(1, 9), "8A", *range(9, 13)))
+RGB = (Band("red", "red"), Band("green", "green"), Band("blue", "blue"))
+
+_DEEPEST_PREFIX = 4
+_FEWEST = 0.5
+# A model of this suite holds its network under one of these.
+_PREFIXES = ("", "inner.", "inner.encoder.", "inner.encoder.model.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The network that is to begin with weights.
+
+    Attributes:
+        network: how it is built.
+        bands: of its input.
+        classes: of its output; none for a value.
+        task: one of ``TASKS``.
+    """
+
+    network: Network
+    bands: tuple[Band, ...]
+    classes: ClassTable
+    task: str = "class"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to take.
+
+    Attributes:
+        tensors: by name.
+        origin: what messages call them.
+        bands: of their input, or None where unknown.
+        classes: of their output; None where they have no meaning here.
+        task: of the model they come from, or None.
+        licence: to be shown to the user, or empty.
+    """
+
+    tensors: Mapping[str, Tensor]
+    origin: str
+    bands: tuple[Band, ...] | None = None
+    classes: ClassTable | None = None
+    task: str | None = None
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What a network begins with.
+
+    Attributes:
+        tensors: by name in the network; in shapes of the network.
+        renewed: names of the tensors of them that are not what the source has, because bands differ.
+        rows: classes that keep what their rows of the last layer had learned, by the names of the tensors.
+        origin: what messages call the source.
+        note: what was taken, in a line.
+        licence: to be shown to the user, or empty.
+    """
+
+    tensors: Mapping[str, Tensor]
+    renewed: frozenset[str]
+    rows: Mapping[str, tuple[tuple[int, ...], Tensor]]
+    origin: str
+    note: str
+    licence: str = ""
+
+    def load_into(self, module: nn.Module) -> None:
+        """Give a network, as ``build`` made it, these weights; what they do not cover stays as it is."""
+        state = module.state_dict()
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                state[name].copy_(tensor)
+            for name, (indices, values) in self.rows.items():
+                state[name][list(indices)] = values.to(state[name].dtype)
+
+
+def initial_weights(choice: str, target: Target) -> Initial | None:
+    """The weights of a ``weights=`` value: none, imagenet, a file, or a model directory.
+
+    Raises:
+        DeepLearningError: no such file, unreadable, not to be had without a download, or hardly anything fits.
+    """
+    if choice == "none":
+        return None
+    if choice == "imagenet":
+        tensors, licence = imagenet_weights(target.network)
+        source = Source(tensors, "ImageNet", RGB, licence=licence)
+    elif Path(choice).is_dir():
+        source = _of_model(Path(choice))
+    else:
+        source = Source(read_tensors(Path(choice)), f"'{choice}'")
+    return fitted(source, target)
+
+
+def _of_model(directory: Path) -> Source:
+    if not (directory / MANIFEST).is_file():
+        raise DeepLearningError(
+            f"A directory of weights= must be a model of r.learn.deep.train; '{directory}' has no {MANIFEST}. "
+            "Give a model directory, a weights file, imagenet or none."
+        )
+    card = read_card(directory)
+    if card.backend != "torch":
+        raise DeepLearningError(
+            f"Weights must come from the back-end that uses them, torch; '{directory}' was trained with "
+            f"{card.backend}. Choose another model."
+        )
+    tensors = read_tensors(directory / card.weights)
+    return Source(tensors, f"'{directory}'", card.bands, card.classes, card.task)
+
+
+def fitted(source: Source, target: Target) -> Initial:
+    """What of a source fits a network, with the first layer turned to its bands and the last to its classes.
+
+    Raises:
+        DeepLearningError: less than half of the encoder's tensors have a counterpart.
+    """
+    expected = _shapes(target.network)
+    inputs = _changing(target.network, expected, bands=target.network.bands + 1)
+    heads = _changing(target.network, expected, classes=target.network.classes + 1)
+    names = _matched(expected, source.tensors, inputs | heads)
+    bands = source.bands or _assumed([source.tensors[names[name]] for name in names if name in inputs], target.bands)
+    source = replace(source, bands=bands)
+    tensors: dict[str, Tensor] = {}
+    renewed: set[str] = set()
+    rows: dict[str, tuple[tuple[int, ...], Tensor]] = {}
+    for name, origin in names.items():
+        tensor = source.tensors[origin]
+        if name in heads:
+            rows.update(_rows(name, tensor, expected[name], source, target))
+        elif name in inputs:
+            turned = _turned(tensor, expected[name], bands, target.bands)
+            if turned is not None:
+                tensors[name] = turned
+                renewed |= {name} if not torch.equal(turned, tensor.to(turned.dtype)) else set()
+        elif tensor.shape == expected[name]:
+            tensors[name] = tensor
+    _check(tensors, source, target, expected)
+    note = _note(tensors, renewed, rows, source, target, expected)
+    return Initial(tensors, frozenset(renewed), rows, source.origin, note, source.licence)
+
+
+def _shapes(network: Network) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in outlined(network).state_dict().items()}
+
+
+def _changing(network: Network, shapes: Mapping[str, torch.Size], **change: int) -> set[str]:
+    """Names of the tensors whose shape follows the number of bands, or of classes."""
+    other = _shapes(replace(network, **cast(Any, change)))
+    return {name for name, shape in shapes.items() if other.get(name) != shape}
+
+
+def _matched(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], free: set[str]) -> dict[str, str]:
+    """For each name in the network the name in the source, by the pair of prefixes that fits most.
+
+    Shapes have to agree, but for the ``free`` ones.
+    """
+    best: dict[str, str] = {}
+    most = -1
+    for ours in _PREFIXES:
+        inside = [name for name in expected if name.startswith(ours)]
+        for theirs in _prefixes(found):
+            pairs = {name: theirs + name[len(ours) :] for name in inside if theirs + name[len(ours) :] in found}
+            fits = {
+                name: other for name, other in pairs.items() if name in free or found[other].shape == expected[name]
+            }
+            if len(fits) > most:
+                best, most = fits, len(fits)
+    return best
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Every beginning of the names that ends in a dot, and none at all; short ones first."""
+    found = {""}
+    for name in names:
+        parts = name.split(".")[:-1][:_DEEPEST_PREFIX]
+        found.update(".".join(parts[:count]) + "." for count in range(1, len(parts) + 1))
+    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+
+
+def _turned(tensor: Tensor, shape: torch.Size, offered: Sequence[Band], wanted: Sequence[Band]) -> Tensor | None:
+    """Filters of the first layer for other bands; None where the layer is another one."""
+    if tensor.dim() != len(shape) or tensor.dim() < 2 or tensor.shape[0] != shape[0] or tensor.shape[2:] != shape[2:]:
+        return None
+    if shape[1] != len(wanted) or tensor.shape[1] != len(offered):
+        return None
+    return shared_out(tensor, counterparts(wanted, offered))
+
+
+def _assumed(first_layers: Sequence[Tensor], wanted: Sequence[Band]) -> tuple[Band, ...]:
+    """Bands of a file, which does not name them.
+
+    Three are red, green, blue; thirteen are those of Sentinel-2 where ours have such labels; as many as ours are
+    ours; any others are unknown.
+    """
+    count = next((layer.shape[1] for layer in first_layers if layer.dim() > 1), 0)
+    if count == len(RGB):
+        return RGB
+    if count == len(SENTINEL_2) and any((band.semantic_label or "").startswith("S2") for band in wanted):
+        return SENTINEL_2
+    return tuple(wanted) if count == len(wanted) else tuple(Band(f"?{number}") for number in range(count))
+
+
+def shared_out(filters: Tensor, taken: Sequence[int | None]) -> Tensor:
+    """Filters for other bands, with the same sum: a grey image gives the same activation as before.
+
+    A band with a counterpart takes its filters. The filters of the counterparts that are left are added up and
+    shared equally among the bands that have none, or among all where each has one. Where none is left, a band
+    without counterpart begins at zero: what the other bands say is kept, and training finds its part.
+
+    Args:
+        filters: (outputs, bands, ...).
+        taken: for each band of the result the position of its counterpart, or None.
+    """
+    result = torch.stack([torch.zeros_like(filters[:, 0]) if at is None else filters[:, at] for at in taken], dim=1)
+    alone = [number for number, at in enumerate(taken) if at is None] or list(range(len(taken)))
+    left = [at for at in range(filters.shape[1]) if at not in taken]
+    if left:
+        result[:, alone] += (filters[:, left].sum(dim=1) / len(alone)).unsqueeze(1)
+    return result
+
+
+def _rows(
+    name: str, tensor: Tensor, shape: torch.Size, source: Source, target: Target
+) -> dict[str, tuple[tuple[int, ...], Tensor]]:
+    """Rows of the last layer of classes that both sides know, by category and label; the value's one row."""
+    if source.task != target.task or source.classes is None or tensor.shape[1:] != shape[1:]:
+        return {}
+    if target.task == "value":
+        return {name: ((0,), tensor)} if tensor.shape == shape else {}
+    if tensor.shape[0] != len(source.classes) or shape[0] != len(target.classes):
+        return {}
+    known = {(entry.category, entry.label): index for index, entry in enumerate(source.classes)}
+    pairs = [
+        (index, known[entry.category, entry.label])
+        for index, entry in enumerate(target.classes)
+        if (entry.category, entry.label) in known
+    ]
+    return {name: (tuple(index for index, _ in pairs), tensor[[row for _, row in pairs]])} if pairs else {}
+
+
+def _weighty(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.endswith("num_batches_tracked")]
+
+
+def _check(tensors: Mapping[str, Tensor], source: Source, target: Target, expected: Mapping[str, torch.Size]) -> None:
+    belongs = encoder_of(target.network)
+    needed = _weighty(name for name in expected if belongs(name))
+    fitting = [name for name in needed if name in tensors]
+    broken = [name for name in tensors if not bool(torch.isfinite(tensors[name].float()).all())]
+    if broken:
+        raise DeepLearningError(
+            f"Weights must be finite; '{broken[0]}' of {source.origin} holds values that are not. Use other weights."
+        )
+    if len(fitting) < max(1, _FEWEST * len(needed)):
+        ours, theirs = (_some(_weighty(names)) for names in (needed, source.tensors))
+        raise DeepLearningError(
+            f"Weights must fit the encoder of '{_title(target.network)}'; {len(fitting)} of its {len(needed)} tensors "
+            f"have a counterpart of the same shape in {source.origin}. It needs {ours}; there are {theirs}. "
+            "Choose the architecture= and encoder= that the weights belong to, or other weights."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:3])
+    return f"{listed}, and {len(names) - 3} more" if len(names) > 3 else listed or "none"
+
+
+def _title(network: Network) -> str:
+    encoder = network.options.get("encoder")
+    return f"{network.architecture} ({encoder})" if encoder else network.architecture
+
+
+def _note(
+    tensors: Mapping[str, Tensor],
+    renewed: set[str],
+    rows: Mapping[str, tuple[tuple[int, ...], Tensor]],
+    source: Source,
+    target: Target,
+    expected: Mapping[str, torch.Size],
+) -> str:
+    taken, all_of_them = len(_weighty({*tensors, *rows})), len(_weighty(expected))
+    parts = [f"{taken} of {all_of_them} tensors of the network come from {source.origin}"]
+    if renewed:
+        met = sum(at is not None for at in counterparts(target.bands, source.bands or ()))
+        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
+    if source.classes is not None and len(target.classes):
+        count = max((len(indices) for indices, _ in rows.values()), default=0)
+        parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
+    return "; ".join(parts) + "."
+
+
+def encoder_of(network: Network) -> Callable[[str], bool]:
+    """Whether a tensor belongs to the encoder: of a segmentation network its encoder, else all but the last layer."""
+    shapes = _shapes(network)
+    if any(name.startswith("inner.encoder.") for name in shapes):
+        return lambda name: name.startswith("inner.encoder.")
+    heads = _changing(network, shapes, classes=network.classes + 1)
+    return lambda name: name not in heads
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the parts of a network learn.
+
+    Attributes:
+        encoder: names of parameters and buffers that came with the weights' encoder.
+        factor: of the learning rate, for the encoder.
+        frozen_epochs: epochs in which the encoder does not learn; None is all.
+    """
+
+    encoder: frozenset[str]
+    factor: float
+    frozen_epochs: int | None
+
+    @classmethod
+    def of(cls, network: Network, initial: Initial | None, freeze: str, factor: float) -> Tuning:
+        """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``.
+
+        A first layer that met new bands is not of the encoder: it has to learn them.
+        """
+        if initial is None or (freeze == "none" and factor == 1):
+            return cls(frozenset(), 1.0, 0)
+        belongs = encoder_of(network)
+        names = frozenset(name for name in _shapes(network) if belongs(name) and name not in initial.renewed)
+        epochs = {"none": 0, "encoder": None}
+        return cls(names, factor, epochs[freeze] if freeze in epochs else int(freeze))
+
+    def groups(self, module: nn.Module, rate: float) -> list[dict[str, Any]]:
+        """Groups of parameters for an optimizer: those that learn at the full rate first, then the encoder."""
+        named = list(module.named_parameters())
+        if self.factor == 1 or not self.encoder:
+            return [{"params": [parameter for _, parameter in named], "lr": rate}]
+        full = [parameter for name, parameter in named if name not in self.encoder]
+        slow = [parameter for name, parameter in named if name in self.encoder]
+        return [{"params": full, "lr": rate}, {"params": slow, "lr": rate * self.factor}]
+
+    def begin_epoch(self, module: nn.Module, epoch: int) -> None:
+        """Freeze or thaw the encoder; a frozen one keeps the statistics of its normalisation too.
+
+        Args:
+            epoch: counted from 0.
+        """
+        if not self.encoder or self.frozen_epochs == 0:
+            return
+        learns = self.frozen_epochs is not None and epoch >= self.frozen_epochs
+        for name, parameter in module.named_parameters():
+            if name in self.encoder:
+                parameter.requires_grad_(learns)
+        for name, layer in module.named_modules():
+            own = [f"{name}.{part}" for part in (*layer._parameters, *layer._buffers)]
+            if own and not any(layer.children()) and all(entry in self.encoder for entry in own):
+                layer.train(learns)

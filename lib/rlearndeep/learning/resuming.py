@@ -1,0 +1,121 @@
+"""Interrupted runs: where their checkpoint stands, and whether a run may go on from it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.options import Settings
+from rlearndeep.patches import MANIFEST, PatchDataset, write_text
+
+RECORD = "run.json"
+
+# These may change between an interruption and going on.
+_FREE = ("device", "nprocs", "tensorboard")
+
+
+def run_folder(target: Path) -> Path:
+    """Hidden directory beside a model directory, in which the checkpoint of its training stands."""
+    return target.absolute().with_name(f".{target.name}.run")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other runs out of it; the lock ends with the process, however that ends.
+
+    Raises:
+        DeepLearningError: another process trains this model, or the place is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DeepLearningError(
+            f"The model directory must be writable; '{folder.parent}' is not ({error.strerror or error}). "
+            "Choose another place."
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise DeepLearningError(
+            f"A model is trained by one run at a time; another one writes '{folder}'. Wait for it, or choose another "
+            "model=."
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwrite: bool) -> bool:
+    """Make a folder ready for a run; whether the run goes on from the checkpoint in it.
+
+    Args:
+        folder: of :func:`run_folder`.
+        record: of :func:`record_of`.
+        done: epochs that the checkpoint in the folder has.
+        resume: go on from the checkpoint where there is one.
+        overwrite: forget the checkpoint, if not ``resume``.
+
+    Raises:
+        DeepLearningError: there is a checkpoint, and it is neither to be used nor to be forgotten, or it is that
+            of another run.
+    """
+    if done and resume:
+        _check_same(folder, record)
+        return True
+    if done and not overwrite:
+        raise DeepLearningError(
+            f"An interrupted run is not forgotten unasked; '{folder}' has its checkpoint of epoch {done}. "
+            "Add -r to go on with it, or --overwrite to start again."
+        )
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    write_text(folder / RECORD, json.dumps(record))
+    return False
+
+
+def finish(folder: Path) -> None:
+    """Remove the folder of a run that is finished, or has nothing to go on from."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def record_of(settings: Settings, datasets: Sequence[PatchDataset]) -> dict[str, Any]:
+    """What a run is: its settings, and digests of the manifests of its patches."""
+    values = {key: value for key, value in settings.to_json().items() if key not in _FREE}
+    digests = [hashlib.sha256((dataset.path / MANIFEST).read_bytes()).hexdigest() for dataset in datasets]
+    return json.loads(json.dumps({"settings": values, "patches": digests}))
+
+
+def _check_same(folder: Path, record: dict[str, Any]) -> None:
+    try:
+        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        settings, patches = dict(before["settings"]), list(before["patches"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeepLearningError(
+            f"The record of an interrupted run must be whole; '{folder / RECORD}' is damaged. Start again without -r "
+            "and with --overwrite."
+        ) from error
+    if patches != record["patches"]:
+        raise DeepLearningError(
+            f"A run goes on with the patches it began with; those of '{folder}' were others. Give the same patches=, "
+            "or start again without -r and with --overwrite."
+        )
+    for name, value in record["settings"].items():
+        if settings.get(name) != value:
+            raise DeepLearningError(
+                f"A run goes on with the settings it began with; {name} was {settings.get(name)}, now it is {value}. "
+                "Give the same options, or start again without -r and with --overwrite."
+            )
