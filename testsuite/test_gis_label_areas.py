@@ -118,3 +118,27 @@ def test_columns_are_added_filled_and_only_replaced_when_asked(plots):
         assert word in text
     rows = session.ok("v.db.select", "-c", "map=squares", "columns=cat,doubt,suggested,n", "where=cat < 4")
     assert rows.split() == ["1|||", "2|0.5|b|2", "3|||"]
+
+
+def test_a_cell_where_areas_overlap_has_none_of_them(plots):
+    session, patches = plots
+    edges = [("B", 5, (left, 1000), (left + 20, 1000), (left + 20, 0), (left, 0), (left, 1000)) for left in (0, 20, 40)]
+    boundaries = "".join(f"B {count}\n" + "".join(f" {x} {y}\n" for x, y in corners) for _, count, *corners in edges)
+    centroids = "C 1 1\n 10 500\n 1 1\nC 1 2\n 30 500\n 1 1\n 1 2\nC 1 1\n 50 500\n 1 2\n"
+    session.ok("v.in.ascii", "-n", "input=-", "output=raw", "format=standard", stdin=boundaries + centroids)
+    session.ok("v.clean", "input=raw", "output=overlapping", "tool=break,rmdupl")
+    session.ok("v.db.addtable", "map=overlapping", "columns=kind varchar(5)")
+    session.ok("v.db.update", "map=overlapping", "column=kind", "value=a")
+    found = run(
+        session,
+        patches,
+        """
+        index = np.array(dataset.index)
+        index["area"] = 0
+        index["row"][0], index["col"][0] = 0, 1
+        np.save(dataset.path / "index.npy", index)
+        categories, number = areas_of_labels(PatchDataset.open(dataset.path), open_features("overlapping", "1", "kind"))
+        answer = [categories.tolist(), number[0].tolist()[0]]
+        """,
+    )
+    assert found == [[1, 2], [1, 0, 0, 2]]

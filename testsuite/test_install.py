@@ -27,7 +27,8 @@ def expected_files() -> set[str]:
     pages = {f"docs/html/{name}.html" for name in (SUITE, *TOOLS)} | {
         f"docs/man/man1/{name}.1" for name in (SUITE, *TOOLS)
     }
-    return modules | pages | {f"scripts/{tool}" for tool in TOOLS} | {"modules.xml", "extensions.xml"}
+    pictures = {f"docs/html/{file.name}" for tool in TOOLS for file in (ROOT / tool).glob("*.png")}
+    return modules | pages | pictures | {f"scripts/{tool}" for tool in TOOLS} | {"modules.xml", "extensions.xml"}
 
 
 def files_of(directory: Path, *left_out: str) -> set[str]:

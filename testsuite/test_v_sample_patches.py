@@ -693,7 +693,7 @@ def test_plain_output_is_the_same_report(field):
             "landsat96_points.shp",
             ("input=labels", "column=label", "size=5", "label=center", "placement=points"),
         ),
-        ("zion_landsat8", "", ("raster=labels", "size=32", "stride=64")),
+        ("zion_landsat8", "nlcd.tif", ("raster=labels", "size=32", "stride=64")),
     ],
 )
 def test_real_scenes_give_all_three_parts(name, labels, wishes, grass_crs):
@@ -707,12 +707,10 @@ def test_real_scenes_give_all_three_parts(name, labels, wishes, grass_crs):
     codes = {"aber_sentinel2": 27700, "massachusetts": 26986, "north_carolina": 32119, "zion_landsat8": 32612}
     grass = grass_crs(f"EPSG:{codes[name]}")
     grass.ok("r.in.gdal", "-o", f"input={folder / image}", "output=image")
-    if labels:
-        grass.ok("v.in.ogr", "-o", f"input={folder / labels}", "output=labels")
+    module = "r.in.gdal" if labels.endswith(".tif") else "v.in.ogr"
+    grass.ok(module, "-o", f"input={folder / labels}", "output=labels")
     bands = [band for band in grass.maps("raster") if band.startswith("image")]
     grass.ok("g.region", f"raster={bands[0]}")
-    if not labels:
-        grass.ok("r.mapcalc", f"labels = int({bands[0]} / 2000)")
     grass.ok("i.group", "group=g", f"input={','.join(bands)}")
     answer = run(grass, *wishes)
     assert min(answer["parts"].values()) > 0
@@ -720,6 +718,31 @@ def test_real_scenes_give_all_three_parts(name, labels, wishes, grass_crs):
     dataset = PatchDataset.open(directory(grass))
     assert len(dataset) == answer["patches"]
     assert dataset.images().shape[1] == len(bands)
+
+
+def test_bands_of_three_resolutions_and_shifted_labels_cover_the_same_ground(grass_crs):
+    folder = scene("north_carolina")
+    grass = grass_crs("EPSG:32119")
+    for band in ("30", "61", "80"):
+        grass.ok("r.in.gdal", "-o", f"input={folder / f'lsat7_2000_{band}.tif'}", f"output=b{band}")
+    grass.ok("r.in.gdal", "-o", f"input={folder / 'landclass96.tif'}", "output=labels")
+    for group, band in (("g", "b30"), ("thermal", "b61"), ("fine", "b80")):
+        grass.ok("i.group", f"group={group}", f"input={band}")
+    grass.ok("g.region", "raster=b30")
+    answer = run(grass, "raster=labels", "size=32", "stride=64", "auxiliary=thermal,fine")
+    dataset = PatchDataset.open(directory(grass))
+    assert len(dataset) == answer["patches"] > 20
+    images = {source.shape: np.array(dataset.images(source.name)[:, 0], float) for source in dataset.manifest.sources}
+    assert sorted(images) == [(16, 16), (32, 32), (64, 64)]
+    panchromatic = images[64, 64].reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
+
+    def likeness(down: int, right: int) -> float:
+        shifted = np.roll(panchromatic, (down, right), axis=(1, 2))
+        return float(np.corrcoef(images[32, 32].ravel(), shifted.ravel())[0, 1])
+
+    steps = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert max(steps, key=lambda step: likeness(*step)) == (0, 0)
+    assert likeness(0, 0) > 0.6
 
 
 def test_stems_of_a_real_forest_become_a_density_with_the_image_beside_it(grass_crs):

@@ -34,6 +34,7 @@ _DEEPEST, _SHALLOWEST = 5, 3
 _CELLS_PER_BATCH = 32 * 64 * 64
 _SINGLE_CELLS_PER_BATCH = 256
 _FEWEST_STEPS = 8
+_FEWEST_STEPS_OF_CELLS = 128
 
 
 @dataclass(frozen=True)
@@ -261,12 +262,11 @@ def _depth(encoder: str, shape: tuple[int, int]) -> int:
 
 
 def _batch_size(shape: tuple[int, int], training: int) -> int:
-    """About 131,000 cells, but small enough for eight steps an epoch."""
+    """About 131,000 cells, but small enough for eight steps an epoch; up to 256 single cells, and 128 steps."""
     if shape == (1, 1):
-        fitting, least = _SINGLE_CELLS_PER_BATCH, 32
-    else:
-        fitting, least = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1])), 4
-    return max(least, min(fitting, training // _FEWEST_STEPS))
+        return max(32, min(_SINGLE_CELLS_PER_BATCH, training // _FEWEST_STEPS_OF_CELLS))
+    fitting = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1]))
+    return max(4, min(fitting, training // _FEWEST_STEPS))
 
 
 def _epochs(single: bool, training: int, batch_size: int) -> int:
