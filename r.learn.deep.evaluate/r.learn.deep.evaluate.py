@@ -17,6 +17,7 @@
 # % key: input
 # % required: no
 # % description: Class maps, or value maps, to assess
+# % guisection: Maps
 # %end
 # %option G_OPT_R_INPUT
 # % key: reference

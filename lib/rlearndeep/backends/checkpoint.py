@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save_file
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
 
 STATE = "state.json"
-_ARRAY = "array:"
+_ARRAY = "tensor:"
 _PAIRS = "pairs:"
 
 Arrays = dict[str, NDArray]
@@ -45,14 +50,47 @@ class Checkpoint:
     values: dict[str, Any]
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; an older one goes only when the new one stands.
+class Writer:
+    """Writes checkpoints while training goes on, one after the other; on leaving the last one is finished.
 
-    Raises:
-        OSError: the disk is full, or not writable.
+    Args:
+        folder: where to write.
+        warn: called with a message where a checkpoint could not be written.
     """
-    arrays: Arrays = {}
-    values = _plain(checkpoint.values, arrays)
+
+    def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = folder, warn
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._thread:
+            self._wait()
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint when the one before is; its arrays must not change any more."""
+        self._wait()
+        arrays: Arrays = {}
+        values = _plain(checkpoint.values, arrays)
+        self._writing = self._thread.submit(_write, self._folder, checkpoint, values, arrays)
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        try:
+            if writing is not None:
+                writing.result()
+        except OSError as error:
+            self._warn(
+                f"A checkpoint could not be written to '{self._folder}' ({error.strerror or error}); training goes on. "
+                "Free disk space."
+            )
+
+
+def _write(folder: Path, checkpoint: Checkpoint, values: Any, arrays: Arrays) -> None:
+    """Write a checkpoint; an older one goes only when the new one stands."""
     last, best = f"epoch-{checkpoint.epochs}.safetensors", f"best-{checkpoint.best_epoch}.safetensors"
     try:
         _write_arrays(folder / last, arrays)
@@ -78,8 +116,6 @@ def read(folder: Path) -> Checkpoint | None:
     Raises:
         DeepLearningError: it is damaged.
     """
-    from safetensors import SafetensorError
-
     if not (folder / STATE).is_file():
         return None
     try:
@@ -117,22 +153,20 @@ def clear(folder: Path) -> None:
 
 
 def _write_arrays(file: Path, arrays: Arrays) -> None:
-    from safetensors.numpy import save
-
     hidden = file.with_suffix(".part")
-    with open(hidden, "wb") as stream:
-        stream.write(save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
-        stream.flush()
+    try:
+        save_file(arrays, str(hidden))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    with open(hidden, "rb") as stream:
         os.fsync(stream.fileno())
     hidden.rename(file)
 
 
 def _read_arrays(folder: Path, name: str) -> Arrays:
-    from safetensors.numpy import load
-
     if Path(name).name != name:
         raise ValueError(f"'{name}' lies outside")
-    return load((folder / name).read_bytes())
+    return parse((folder / name).read_bytes())
 
 
 def _named(folder: Path) -> set[str]:
@@ -154,7 +188,7 @@ def _plain(value: Any, arrays: Arrays) -> Any:
     """Plain values for JSON; arrays go into the table and leave their name."""
     if isinstance(value, np.ndarray):
         name = str(len(arrays))
-        arrays[name] = value
+        arrays[name] = np.asarray(value, order="C")
         return {_ARRAY: name}
     if isinstance(value, dict):
         return {_PAIRS: [[key, _plain(entry, arrays)] for key, entry in value.items()]}

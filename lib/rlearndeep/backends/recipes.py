@@ -100,7 +100,7 @@ def unet_depth(network: Network) -> int:
     depth = network.options.get("depth", DEEPEST)
     if depth != DEEPEST and network.architecture not in STEPWISE:
         raise DeepLearningError(f"Only {', '.join(STEPWISE)} may have another depth; got {network.architecture}.")
-    if not isinstance(depth, int) or not 3 <= depth <= DEEPEST:
+    if type(depth) is not int or not 3 <= depth <= DEEPEST:
         raise DeepLearningError(f"The depth of an encoder is 3, 4 or {DEEPEST}; got '{depth}'. Choose one of them.")
     return depth
 
@@ -117,7 +117,7 @@ def repeated(values: list[int], count: int) -> list[int]:
 
 def whole(value: Any, name: str, largest: int = 65536) -> int:
     """A whole number from 1."""
-    if not isinstance(value, int) or not 1 <= value <= largest:
+    if type(value) is not int or not 1 <= value <= largest:
         raise DeepLearningError(
             f"A value of {name}= must be a whole number from 1 to {largest}; got '{str(value)[:100]}'. Choose another."
         )

@@ -20,6 +20,10 @@ from rlearndeep.errors import DeepLearningError
 _END = object()
 
 
+class NotFinite(DeepLearningError):
+    """The loss is no number any more."""
+
+
 class Options(Protocol):
     """What fitting needs to know; see ``learning.options.Settings`` for the meanings."""
 
@@ -83,7 +87,7 @@ class Learner(Protocol):
         """Change the learning rate by a score of which more is better."""
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: plain values and arrays."""
+        """Everything that the next epoch depends on: plain values and arrays that do not change any more."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
@@ -157,19 +161,30 @@ class Run:
             DeepLearningError: the loss is not a number.
         """
         log = open_log("" if is_helper() else around.options.tensorboard, len(self.history))
-        while len(self.history) < around.options.epochs and not self._has_stopped(validation, around.options):
-            rate = learner.rate
-            row = self._row(learner.epoch(len(self.history), training, validation), learner.rate, around.measure)
-            _check_numbers(row, around.folder, rate)
-            score = (float(row["epoch"]), 0.0)
-            if validation is not None:
-                score = (around.measure.sign * row[around.measure.column], -row["validation_loss"])
-            self._add(row, score, learner)
-            learner.after_epoch(-row["training_loss"] if validation is None else score[0])
-            if not is_helper():
-                self._keep(learner, around)
-                log.write(row)
-                around.progress(row)
+        try:
+            with checkpoint.Writer(around.folder, around.warn) as writer:
+                while len(self.history) < around.options.epochs and not self._has_stopped(validation, around.options):
+                    row = self._epoch(learner, training, validation, around.measure)
+                    if not is_helper():
+                        writer.write(self._checkpoint(learner))
+                        log.write(row)
+                        around.progress(row)
+        except NotFinite:
+            checkpoint.clear(around.folder)  # going on from it would come to the same
+            raise
+
+    def _epoch(self, learner: Learner, training: Any, validation: Any, measure: Measure) -> dict[str, Any]:
+        rate = learner.rate
+        row = self._row(learner.epoch(len(self.history), training, validation), learner.rate, measure)
+        _check_numbers(row, rate)
+        score = (float(row["epoch"]), 0.0)
+        if validation is not None:
+            score = (measure.sign * row[measure.column], -row["validation_loss"])
+        self.history.append(row)
+        if score > self.best_score or not self.best:
+            self.best_score, self.best_epoch, self.best = score, row["epoch"], learner.weights()
+        learner.after_epoch(-row["training_loss"] if validation is None else score[0])
+        return row
 
     def _has_stopped(self, validation: Any, options: Options) -> bool:
         patience = options.patience if validation is not None else 0
@@ -185,33 +200,20 @@ class Run:
             "seconds": round(time.monotonic() - self.started, 3),
         }
 
-    def _add(self, row: dict[str, Any], score: tuple[float, float], learner: Learner) -> None:
-        self.history.append(row)
-        if score > self.best_score or not self.best:
-            self.best_score, self.best_epoch, self.best = score, row["epoch"], learner.weights()
-
-    def _keep(self, learner: Learner, around: Surroundings) -> None:
+    def _checkpoint(self, learner: Learner) -> checkpoint.Checkpoint:
         values = {
             "learner": learner.state(),
-            "history": self.history,
+            "history": list(self.history),
             "best_score": self.best_score,
             "learning_rate": self.learning_rate,
         }
-        state = checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
-        try:
-            checkpoint.write(around.folder, state)
-        except OSError as error:
-            around.warn(
-                f"The checkpoint of epoch {state.epochs} could not be written to '{around.folder}' "
-                f"({error.strerror or error}); training goes on. Free disk space."
-            )
+        return checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
 
 
-def _check_numbers(row: dict[str, Any], folder: Path, rate: float) -> None:
+def _check_numbers(row: dict[str, Any], rate: float) -> None:
     for value in (row["training_loss"], row["validation_loss"]):
         if value is not None and not math.isfinite(value):
-            checkpoint.clear(folder)  # going on from it would come to the same
-            raise DeepLearningError(
+            raise NotFinite(
                 f"The loss must be a number; it is {value} in epoch {row['epoch']} with learning_rate={rate:g}. "
                 "Choose a smaller learning_rate=, standardize=band, or precision=32."
             )

@@ -33,7 +33,7 @@ _DEEPEST, _SHALLOWEST = 5, 3
 
 _CELLS_PER_BATCH = 32 * 64 * 64
 _SINGLE_CELLS_PER_BATCH = 256
-_FEWEST_STEPS = 8
+_FEWEST_STEPS = 24
 _FEWEST_STEPS_OF_CELLS = 128
 
 
@@ -262,7 +262,7 @@ def _depth(encoder: str, shape: tuple[int, int]) -> int:
 
 
 def _batch_size(shape: tuple[int, int], training: int) -> int:
-    """About 131,000 cells, but small enough for eight steps an epoch; up to 256 single cells, and 128 steps."""
+    """About 131,000 cells, but small enough for 24 steps an epoch; up to 256 single cells, and 128 steps."""
     if shape == (1, 1):
         return max(32, min(_SINGLE_CELLS_PER_BATCH, training // _FEWEST_STEPS_OF_CELLS))
     fitting = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1]))

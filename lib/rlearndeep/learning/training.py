@@ -202,6 +202,7 @@ def train(
     with locked(folder):
         try:
             record = record_of(plan.settings, [site.dataset for site in plan.sites.sites])
+            record["settings"]["backend"] = _name(backend)
             done = backend.epochs_done(folder)
             if begin(folder, record, done, resume, overwrite):
                 warn(f"Training goes on after epoch {done}.")
@@ -340,7 +341,7 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
     manifests = [site.dataset.manifest for site in plan.sites.sites]
     first = manifests[0]
     return ModelCard(
-        backend=backend.__name__.rpartition(".")[2],
+        backend=_name(backend),
         weights=backend.FILE,
         network=plan.network,
         unit=plan.unit,
@@ -374,6 +375,10 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
         },
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def _name(backend: ModuleType) -> str:
+    return backend.__name__.rpartition(".")[2]
 
 
 def _finished(

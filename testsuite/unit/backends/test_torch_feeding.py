@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rlearndeep.backends.torch.feeding import ahead, normalized, on_device
+from rlearndeep.backends.running import ahead
+from rlearndeep.backends.torch.feeding import normalized, on_device
 from rlearndeep.learning.feeding import Sites
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization

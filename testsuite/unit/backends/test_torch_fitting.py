@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 import two_processes
+from rlearndeep.backends import checkpoint
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch import checkpoint
-from rlearndeep.backends.torch.learner import Learner, steepest
+from rlearndeep.backends.running import steepest
+from rlearndeep.backends.torch.learner import Learner
 from rlearndeep.backends.torch.networks import PerCell
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
@@ -298,7 +299,7 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path: Path, monkeypatch: pyte
     training, validation = parts(tmp_path, unit="patch", size=8, count=40)
     folder, messages = tmp_path / "run", []
     whole = fitted(tmp_path, training, validation, **_STATEFUL)
-    write = checkpoint._write_tensors
+    write = checkpoint._write_arrays
 
     def limited(file: Path, values: Any) -> None:
         if "epoch-1." not in file.name and "best" not in file.name:
@@ -307,7 +308,7 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path: Path, monkeypatch: pyte
         write(file, values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write_tensors", limited)
+        patch.setattr(checkpoint, "_write_arrays", limited)
         result = fitted(tmp_path, training, validation, folder=folder, warn=messages.append, **_STATEFUL)
     _assert_equal(result, whole)
     assert len(messages) == 4 and "No space left" in messages[0] and "\n" not in messages[0]
@@ -439,7 +440,7 @@ def test_the_log_of_tensorboard_has_a_value_per_epoch(tmp_path: Path) -> None:
 
 
 def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     settings = resolved(Settings(architecture="mlp", tensorboard="log", device="cpu"), "cell", (4, 4), 10)
     with pytest.raises(DeepLearningError, match="package 'tensorboard'"):
         backend.check(Network("mlp", 4, 3), settings)

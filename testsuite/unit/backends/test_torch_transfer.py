@@ -15,12 +15,13 @@ import torch
 import torchvision
 from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch.networks import SEGMENTATION
-from rlearndeep.backends.torch.transfer import RGB, SENTINEL_2, Target, Tuning, initial_weights, shared_out
+from rlearndeep.backends.torch.transfer import SENTINEL_2, Target, Tuning, initial_weights
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, from_options, resolved
 from rlearndeep.model import ModelCard, Network, write_card
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.spectrum import RGB, shared_out
 from safetensors.torch import save_file
 
 BANDS = (Band("n", "nir"), Band("r", "L8_4"), Band("g", "S2_3"), Band("b", "blue"))
@@ -72,7 +73,7 @@ def model(directory: Path, network: Network, bands: tuple[Band, ...], classes: C
 @pytest.mark.parametrize("taken", ((1, 0, None, 2, None), (None,), (0,), (2, 1, 0), (None,) * 4, (None, 1)))
 def test_a_grey_image_gives_the_same_activation(taken: tuple[int | None, ...]) -> None:
     filters = torch.randn(8, 3, 5, 5, dtype=torch.float64)
-    other = shared_out(filters, taken)
+    other = torch.from_numpy(shared_out(filters.numpy(), taken, axis=1))
     grey = torch.randn(2, 1, 9, 9, dtype=torch.float64)
     before = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), filters)
     after = torch.nn.functional.conv2d(grey.expand(-1, len(taken), -1, -1), other)
@@ -81,11 +82,11 @@ def test_a_grey_image_gives_the_same_activation(taken: tuple[int | None, ...]) -
 
 def test_bands_with_a_counterpart_take_its_filters_and_the_others_share_what_is_left() -> None:
     filters = torch.randn(8, 3, 5, 5)
-    other = shared_out(filters, (None, 0, None))
+    other = torch.from_numpy(shared_out(filters.numpy(), (None, 0, None), axis=1))
     assert torch.equal(other[:, 1], filters[:, 0])
     torch.testing.assert_close(other[:, 0], (filters[:, 1] + filters[:, 2]) / 2)
     assert torch.equal(other[:, 0], other[:, 2])
-    assert not shared_out(filters, (0, 1, 2, None))[:, 3].any()
+    assert not shared_out(filters.numpy(), (0, 1, 2, None), axis=1)[:, 3].any()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlearndeep.backends.torch.checkpoint import epochs_done
+from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.torch.context import reach
 from rlearndeep.backends.torch.fitting import Fitted, check, fit
 from rlearndeep.backends.torch.networks import answers, build, stride

@@ -10,15 +10,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from rlearndeep.backends.strength import (
+    BLUR,
+    GAIN,
+    LARGEST_ERASED,
+    NOISE,
+    OFFSET,
+    ORDER,
+    SMALLEST_BLURRED,
+    SMALLEST_CROP,
+)
 from rlearndeep.scene.classes import UNLABELLED
 
-_GAIN = 0.1
-_OFFSET = 0.1
-_NOISE = 0.05
-_SMALLEST_CROP = 0.7
-_LARGEST_ERASED = 0.4
 _HALF = 0.5
-_SMALLEST_BLURRED = 3
 _PER_CELL = 3  # axes of labels per cell
 
 Step = Callable[[Tensor, Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
@@ -30,15 +34,15 @@ def augment(
     """A changed copy of a batch.
 
     Args:
-        names: steps, of ``STEPS``; they are taken in the order of that table.
+        names: steps, of ``ORDER``; they are taken in that order.
         images: (N, bands, rows, cols), normalised; 0 in all bands where null, and it stays so.
         labels: (N, rows, cols), which moves with the images, or (N,) or (N, classes).
         spread: standard deviation per band of the images, to which radiometric changes are relative.
         generator: source of all randomness, on the CPU.
     """
-    for name, step in STEPS.items():
+    for name in ORDER:
         if name in names:
-            images, labels = step(images, labels, spread, generator)
+            images, labels = STEPS[name](images, labels, spread, generator)
     return images, labels
 
 
@@ -73,7 +77,7 @@ def _turn(images: Tensor, labels: Tensor, chosen: Tensor, action: Callable[[Tens
 def _crop(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """A smaller window of each patch, enlarged to the full size; one size for the batch, a place for each patch."""
     rows, cols = images.shape[-2:]
-    scale = _SMALLEST_CROP + (1 - _SMALLEST_CROP) * float(torch.rand((), generator=generator))
+    scale = SMALLEST_CROP + (1 - SMALLEST_CROP) * float(torch.rand((), generator=generator))
     height, width = max(1, round(rows * scale)), max(1, round(cols * scale))
     tops = torch.randint(rows - height + 1, (len(images),), generator=generator).tolist()
     lefts = torch.randint(cols - width + 1, (len(images),), generator=generator).tolist()
@@ -91,7 +95,7 @@ def _crop(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tu
 def _jitter(images: Tensor, labels: Tensor, spread: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands."""
     gain, offset = (_per_band(images, generator) for _ in range(2))
-    changed = images * (1 + _GAIN * gain) + _OFFSET * offset * spread[:, None, None]
+    changed = images * (1 + GAIN * gain) + OFFSET * offset * spread[:, None, None]
     return _keep_null(images, changed), labels
 
 
@@ -105,15 +109,15 @@ def _per_band(images: Tensor, generator: Generator) -> Tensor:
 def _noise(images: Tensor, labels: Tensor, spread: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """Independent noise in each cell and band."""
     noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return _keep_null(images, images + _NOISE * spread[:, None, None] * noise), labels
+    return _keep_null(images, images + NOISE * spread[:, None, None] * noise), labels
 
 
 def _blur(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """A binomial filter of 3 x 3 cells on half of the patches."""
     chosen = _chosen(len(images), generator).to(images.device)
-    if min(images.shape[-2:]) < _SMALLEST_BLURRED or not len(chosen):
+    if min(images.shape[-2:]) < SMALLEST_BLURRED or not len(chosen):
         return images, labels
-    line = torch.tensor([0.25, 0.5, 0.25], device=images.device)
+    line = torch.tensor(BLUR, device=images.device)
     kernel = (line[:, None] * line)[None, None].repeat(images.shape[1], 1, 1, 1)
     padded = functional.pad(images[chosen], (1, 1, 1, 1), mode="replicate")
     blurred = functional.conv2d(padded, kernel, groups=images.shape[1])
@@ -127,7 +131,7 @@ def _erase(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> t
     none = math.nan if labels.is_floating_point() else UNLABELLED
     for number in _chosen(len(images), generator).tolist():
         share = torch.rand(4, generator=generator).tolist()
-        height, width = int(rows * _LARGEST_ERASED * share[0]), int(cols * _LARGEST_ERASED * share[1])
+        height, width = int(rows * LARGEST_ERASED * share[0]), int(cols * LARGEST_ERASED * share[1])
         top, left = int((rows - height) * share[2]), int((cols - width) * share[3])
         images[number, :, top : top + height, left : left + width] = 0
         if labels.dim() == _PER_CELL:

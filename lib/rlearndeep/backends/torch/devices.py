@@ -1,19 +1,12 @@
-"""Devices, precision and the allocator."""
+"""Devices and precision."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from pathlib import Path
-
 import torch
 
+from rlearndeep.backends import machine
+from rlearndeep.backends.machine import PRECISIONS
 from rlearndeep.errors import DeepLearningError
-
-PRECISIONS = ("auto", "32", "bf16", "16")
-
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
 
 
 def choose_device(name: str) -> torch.device:
@@ -69,30 +62,4 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """True where bf16 is computed by the hardware rather than emulated."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
-
-
-@functools.cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
-
-
-@functools.cache
-def keep_memory() -> None:
-    """Let the C library keep the memory of big tensors instead of returning it at each step.
-
-    Mapping and unmapping them costs up to a third of the time of a forward pass. Without glibc nothing happens.
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)
-    except (OSError, AttributeError, TypeError):
-        return
+    return device.type == "cpu" and machine.has_fast_bfloat16()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlearndeep.backends.running import ahead
 from rlearndeep.scene.bands import SMALLEST_SPREAD, Normalization
 from rlearndeep.scene.classes import UNLABELLED
 
 Raw = tuple[NDArray, NDArray, NDArray]
-
-_END = object()
 
 
 class Feed(Protocol):
@@ -62,15 +60,6 @@ def normalized(values: Tensor, valid: Tensor, normalization: Normalization) -> T
         spread = result.std(dim=-3, correction=0, keepdim=True)
         result /= torch.where(spread > SMALLEST_SPREAD, spread, 1.0)
     return torch.where(valid.unsqueeze(-3), result, 0.0)
-
-
-def ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, the next one read while one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, _END)
-        while (batch := coming.result()) is not _END:
-            coming = thread.submit(next, batches, _END)
-            yield batch
 
 
 def _tensors(batches: Iterator[Raw], device: torch.device) -> Iterator[tuple[Tensor, ...]]:

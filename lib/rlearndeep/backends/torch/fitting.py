@@ -7,78 +7,35 @@ repeat an uninterrupted one bit for bit, and a batch that does not fit must be c
 from __future__ import annotations
 
 import logging
-import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from rlearndeep.backends import is_helper, require
-from rlearndeep.backends.torch import checkpoint
-from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, keep_memory
+from rlearndeep.backends import checkpoint, is_helper, require
+from rlearndeep.backends.machine import keep_memory
+from rlearndeep.backends.running import Measure, Options, Run, Surroundings
+from rlearndeep.backends.scalars import check_log
+from rlearndeep.backends.torch.arrays import as_tensors
+from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.feeding import Feed
-from rlearndeep.backends.torch.learner import Epoch, Learner, Objective, Schedule
+from rlearndeep.backends.torch.learner import Learner, Objective, Schedule
 from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.networks import build
 from rlearndeep.backends.torch.transfer import Initial, Tuning
-from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 from rlearndeep.scene.bands import BandStatistics
 
 _TRAINER_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 _FIRST_RATE = 0.001  # of the range test
-
-
-class NotFinite(DeepLearningError):
-    """The loss is no number any more."""
-
-
-class Options(Protocol):
-    """What fitting needs to know; see ``learning.options.Settings`` for the meanings."""
-
-    loss: str
-    optimizer: str
-    learning_rate: float | str
-    weight_decay: float
-    momentum: float
-    scheduler: str
-    step: int
-    gamma: float
-    epochs: int
-    batch_size: int
-    patience: int
-    augment: tuple[str, ...]
-    precision: str
-    device: str
-    devices: int
-    nodes: int
-    seed: int
-    nprocs: int
-    tensorboard: str
-    freeze: str
-    encoder_rate: float
-
-
-class Measure(Protocol):
-    """The validation score; see ``learning.tasks.Measure``."""
-
-    @property
-    def column(self) -> str: ...
-
-    @property
-    def sign(self) -> int: ...
-
-    @property
-    def of(self) -> Callable[[NDArray], float]: ...
 
 
 @dataclass(frozen=True)
@@ -147,8 +104,8 @@ def fit(
         fabric = _fabric(device, options)
         objective = Objective(task, options.loss, torch.tensor(class_weights, dtype=torch.float32), target)
         learner, optimizer = _learner(fabric, network, initial, objective, options, spread, warn)
-        run = Run.begun(learner, optimizer, training, options, folder)
-        _epochs(run, learner, training, validation, options, measure, folder, progress, warn)
+        run = _run(learner, optimizer, training, options, folder)
+        run.epochs(learner, training, validation, Surroundings(options, measure, folder, progress, warn))
         if is_helper():
             return None
         return _finished(network, run, options, device)
@@ -157,7 +114,7 @@ def fit(
 def _finished(network: Network, run: Run, options: Options, device: torch.device) -> Fitted:
     """The network of the best epoch."""
     module = build(network)
-    module.load_state_dict(run.best)
+    module.load_state_dict(as_tensors(run.best))
     precision = _TRAINER_PRECISION[choose_training_precision(options.precision, device)]
     return Fitted(module.eval(), run.history, run.best_epoch, describe(device), precision, run.learning_rate)
 
@@ -216,8 +173,7 @@ def check(network: Network, options: Options, task: str = "class") -> None:
         MissingPackage: a library is not installed.
     """
     choose_training_precision(options.precision, choose_device(options.device))
-    if options.tensorboard:
-        require("torch.utils.tensorboard", "The option tensorboard=", package="tensorboard")
+    check_log(options.tensorboard)
     make_loss(options.loss, torch.ones(network.classes), task)
     build(network)
 
@@ -227,156 +183,14 @@ def choose_training_precision(name: str, device: torch.device) -> torch.dtype:
     return choose_precision("32" if name == "auto" and device.type != "cuda" else name, device)
 
 
-@dataclass
-class Run:
-    """What has been learned so far.
-
-    Attributes:
-        history: a row per epoch.
-        best: weights of the best epoch.
-        best_epoch: counted from 1.
-        best_score: by which epochs are compared; more is better.
-        learning_rate: at its highest.
-        started: time at which the first epoch would have begun without an interruption.
-    """
-
-    learning_rate: float
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = 0
-    best_score: tuple[float, float] = (-math.inf, 0.0)
-    started: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def begun(
-        cls, learner: Learner, optimizer: torch.optim.Optimizer, training: Feed, options: Options, folder: Path
-    ) -> Run:
-        """A new run, or that of the checkpoint; the learner is put into its state."""
-        steps = options.epochs * training.steps(options.batch_size * learner.processes)
-        found = checkpoint.read(folder)
-        if found is None:
-            if options.learning_rate == "auto":
-                learner.set_rate(learner.find_rate(training))
-            run = cls(learner.rate)
-            learner.schedule = _schedule(optimizer, options, steps)
-            return run
-        learner.schedule = _schedule(optimizer, options, steps)
-        learner.restore(found.values["learner"])
-        history = found.values["history"]
-        return cls(
-            float(found.values["learning_rate"]),
-            history,
-            found.best,
-            found.best_epoch,
-            tuple(found.values["best_score"]),
-            time.monotonic() - history[-1]["seconds"],
-        )
-
-    def add(self, row: dict[str, Any], score: tuple[float, float], module: nn.Module) -> None:
-        """Note an epoch, and its weights where it is the best."""
-        self.history.append(row)
-        if score > self.best_score or not self.best:
-            self.best_score, self.best_epoch = score, row["epoch"]
-            self.best = {
-                key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-                for key, tensor in module.state_dict().items()
-            }
-
-    def checkpoint(self, learner: Learner) -> checkpoint.Checkpoint:
-        """What is needed to go on from here."""
-        values = {
-            "learner": learner.state(),
-            "history": self.history,
-            "best_score": self.best_score,
-            "learning_rate": self.learning_rate,
-        }
-        return checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
-
-
-def _epochs(
-    run: Run,
-    learner: Learner,
-    training: Feed,
-    validation: Feed | None,
-    options: Options,
-    measure: Measure,
-    folder: Path,
-    progress: Callable[[dict[str, Any]], None],
-    warn: Callable[[str], None],
-) -> None:
-    """Train until the last epoch, or until the validation score has not risen for long enough."""
-    log = _log(options, len(run.history))
-    try:
-        with checkpoint.Writer(folder, warn) as writer:
-            while len(run.history) < options.epochs and not _has_stopped(run, validation, options):
-                row = _epoch(run, learner, training, validation, measure)
-                if not is_helper():
-                    writer.write(run.checkpoint(learner))
-                    _write_scalars(log, row)
-                    progress(row)
-    except NotFinite:
-        checkpoint.clear(folder)  # going on from it would come to the same
-        raise
-
-
-def _epoch(run: Run, learner: Learner, training: Feed, validation: Feed | None, measure: Measure) -> dict[str, Any]:
+def _run(learner: Learner, optimizer: torch.optim.Optimizer, training: Feed, options: Options, folder: Path) -> Run:
+    """A new run, or that of the checkpoint; the learner is put into its state."""
+    steps = options.epochs * training.steps(options.batch_size * learner.processes)
+    if checkpoint.epochs_done(folder) == 0 and options.learning_rate == "auto":
+        learner.set_rate(learner.find_rate(training))
     rate = learner.rate
-    epoch = learner.epoch(len(run.history), training, validation)
-    row = _row(run, epoch, learner, measure)
-    _check_numbers(row, rate)
-    score = (float(row["epoch"]), 0.0)
-    if validation is not None:
-        score = (measure.sign * row[measure.column], -row["validation_loss"])
-    run.add(row, score, learner.module)
-    learner.schedule.after_epoch(-row["training_loss"] if validation is None else score[0])
-    return row
-
-
-def _has_stopped(run: Run, validation: Feed | None, options: Options) -> bool:
-    return bool(validation is not None and options.patience and len(run.history) - run.best_epoch >= options.patience)
-
-
-def _row(run: Run, epoch: Epoch, learner: Learner, measure: Measure) -> dict[str, Any]:
-    return {
-        "epoch": len(run.history) + 1,
-        "training_loss": epoch.training_loss,
-        "validation_loss": epoch.validation_loss,
-        measure.column: None if epoch.counts is None else measure.of(epoch.counts),
-        "learning_rate": learner.rate,
-        "seconds": round(time.monotonic() - run.started, 3),
-    }
-
-
-def _check_numbers(row: dict[str, Any], rate: float) -> None:
-    for value in (row["training_loss"], row["validation_loss"]):
-        if value is not None and not math.isfinite(value):
-            raise NotFinite(
-                f"The loss must be a number; it is {value} in epoch {row['epoch']} with learning_rate={rate:g}. "
-                "Choose a smaller learning_rate=, standardize=band, or precision=32."
-            )
-
-
-def _log(options: Options, done: int) -> Any:
-    """A writer for TensorBoard, or None; what an interrupted run wrote of later epochs is hidden."""
-    if not options.tensorboard or is_helper():
-        return None
-    library = require("torch.utils.tensorboard", "The option tensorboard=", package="tensorboard")
-    try:
-        return library.SummaryWriter(options.tensorboard, purge_step=done + 1)
-    except OSError as error:
-        raise DeepLearningError(
-            f"The directory of tensorboard= must be writable; '{options.tensorboard}' is not "
-            f"({error.strerror or error}). Choose another place."
-        ) from error
-
-
-def _write_scalars(log: Any, row: dict[str, Any]) -> None:
-    if log is None:
-        return
-    for name, value in row.items():
-        if name not in ("epoch", "seconds") and value is not None:
-            log.add_scalar(name, value, row["epoch"])
-    log.flush()
+    learner.schedule = _schedule(optimizer, options, steps)
+    return Run.resumed(learner, folder) or Run(rate)
 
 
 def _optimizer(module: nn.Module, options: Options, tuning: Tuning) -> torch.optim.Optimizer:
@@ -448,14 +262,15 @@ def _silence() -> None:
 def _quiet() -> Iterator[None]:
     """Silence the chatter of the machinery; warnings and messages to the user are ours."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    deterministic: Any = torch.utils.deterministic
+    filled = deterministic.fill_uninitialized_memory
     strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+        deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(strict, warn_only=warned)
-            torch.utils.deterministic.fill_uninitialized_memory = filled
+            deterministic.fill_uninitialized_memory = filled

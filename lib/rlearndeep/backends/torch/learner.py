@@ -6,8 +6,6 @@ checkpoint repeats what an uninterrupted one does.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.running import Epoch, mixed, range_test
+from rlearndeep.backends.torch.arrays import as_arrays, as_tensors
 from rlearndeep.backends.torch.augmentation import augment
 from rlearndeep.backends.torch.feeding import Feed, on_device
 from rlearndeep.backends.torch.losses import loss_weight, make_loss
@@ -73,15 +73,6 @@ class Schedule:
         """Inverse of :meth:`state_dict`."""
         if self.scheduler:
             self.scheduler.load_state_dict(state)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch showed: its mean losses, and what the validation score is computed from."""
-
-    training_loss: float
-    validation_loss: float | None
-    counts: NDArray | None
 
 
 class Learner:
@@ -143,8 +134,8 @@ class Learner:
 
     def epoch(self, number: int, training: Feed, validation: Feed | None) -> Epoch:
         """Train an epoch, counted from 0, and look at the validation part."""
-        self._random.manual_seed(_mixed(self._seed, number, self._fabric.global_rank))
-        torch.manual_seed(_mixed(self._seed, number, self._fabric.global_rank) + 1)
+        self._random.manual_seed(mixed(self._seed, number, self._fabric.global_rank))
+        torch.manual_seed(mixed(self._seed, number, self._fabric.global_rank) + 1)
         self._network.train()
         self._tuning.begin_epoch(self.module, number)
         losses = []
@@ -157,18 +148,29 @@ class Learner:
             return Epoch(training_loss, None, None)
         return Epoch(training_loss, *self._validate(validation))
 
+    def after_epoch(self, score: float) -> None:
+        """Change the learning rate by a score of which more is better."""
+        self.schedule.after_epoch(score)
+
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on."""
-        return {
-            "module": dict(self.module.state_dict()),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "precision": self._fabric.strategy.precision.state_dict(),
-            "largest": self.largest,
-        }
+        """Everything that the next epoch depends on: plain values and arrays."""
+        return as_arrays(
+            {
+                "module": dict(self.module.state_dict()),
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "precision": self._fabric.strategy.precision.state_dict(),
+                "largest": self.largest,
+            }
+        )
+
+    def weights(self) -> dict[str, NDArray]:
+        """The network as it is, by names of its tensors."""
+        return as_arrays(dict(self.module.state_dict()))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
+        state = as_tensors(state)
         self.module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self._optimizer.state.items():
@@ -179,40 +181,28 @@ class Learner:
         self._fabric.strategy.precision.load_state_dict(state["precision"])
         self.largest = int(state["largest"])
 
-    def find_rate(self, training: Feed, steps: int = 100, lowest: float = 1e-6, highest: float = 1.0) -> float:
-        """The learning rate at which the loss falls fastest, by a range test (Smith 2017, WACV).
-
-        The rate rises by the same factor at each of ``steps`` steps, until the loss is four times its least; the
-        loss is smoothed. The network is as before afterwards.
-        """
-        before = copy.deepcopy(self.state())
-        factor = (highest / lowest) ** (1 / (steps - 1))
-        rates, losses = [], []
-        smooth = 0.0
+    def find_rate(self, training: Feed) -> float:
+        """The learning rate of a range test; the network is as before afterwards."""
+        before = self.state()
         self._random.manual_seed(self._seed)
         torch.manual_seed(self._seed)
         self._network.train()
         self._tuning.begin_epoch(self.module, 0)
-        for number, (images, labels) in enumerate(self._endless(training, steps)):
-            self.set_rate(lowest * factor**number)
-            images, labels = augment(self._augmentations, images, labels, self._spread, self._random)
-            value = float(self._over_processes(self._step(images, labels)[None]))
-            smooth = _MEMORY * smooth + (1 - _MEMORY) * value
-            rates.append(lowest * factor**number)
-            losses.append(smooth / (1 - _MEMORY ** (number + 1)))
-            if not math.isfinite(value) or losses[-1] > _DIVERGED * min(losses):
-                break
-        self.restore(before)
-        return steepest(rates, losses)
+        batches = self._endless(training)
 
-    def _endless(self, training: Feed, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def loss_at(rate: float) -> float:
+            self.set_rate(rate)
+            images, labels = augment(self._augmentations, *next(batches), self._spread, self._random)
+            return float(self._over_processes(self._step(images, labels)[None]))
+
+        rate = range_test(loss_at)
+        self.restore(before)
+        return rate
+
+    def _endless(self, training: Feed) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = 0
-        while steps:
-            for batch in self._batches(training, (self._seed, epoch)):
-                yield batch
-                steps -= 1
-                if not steps:
-                    return
+        while True:
+            yield from self._batches(training, (self._seed, epoch))
             epoch += 1
 
     def _batches(self, feed: Feed, order: tuple[int, int] | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -298,26 +288,6 @@ class Learner:
         if self._fabric.world_size == 1:
             return values
         return self._fabric.all_reduce(values, reduce_op="sum")
-
-
-_MEMORY = 0.9
-_DIVERGED = 4.0
-
-
-def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which a loss falls fastest over the logarithm of the rate.
-
-    The ends, where smoothing has not settled or the loss already explodes, are left out.
-    """
-    first = min(10, len(losses) // 4)
-    falling = np.array(losses[first : max(first + 2, int(np.argmin(losses)) + 1)])
-    return float(rates[first + int(np.argmin(np.gradient(falling)))]) if len(falling) > 1 else rates[0]
-
-
-def _mixed(seed: int, epoch: int, rank: int) -> int:
-    """A seed of its own for each epoch and process."""
-    entropy = [seed, epoch, rank] if rank else [seed, epoch]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlearndeep.backends import require
+from rlearndeep.backends import recipes, require
+from rlearndeep.backends.recipes import DECODER_WIDTHS, DEEPEST, listed, share, unet_depth, whole
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 
@@ -38,19 +39,12 @@ CLASSIFIERS = {
 }
 
 # Networks of the libraries halve their input five times; one of them halves it again three times.
-_DEEPEST = 5
-_LIBRARY_STRIDE = 2**_DEEPEST
+_LIBRARY_STRIDE = 2**DEEPEST
 _SMALLEST = {"pan": 128}
-
-# Decoders that go back to the full size step by step may have fewer steps; widths from the deepest one.
-_STEPWISE = ("unet", "unetplusplus", "manet", "linknet")
-_DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 # Names like hf-hub:... or local-dir:... would make timm read elsewhere.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_MOST_LAYERS = 100
 _LARGEST_SIDE = 2048
-_MOST_PARAMETERS = 2**31
 
 
 def answers(architecture: str) -> str:
@@ -67,7 +61,7 @@ def is_own(architecture: str) -> bool:
 
 def stride(network: Network) -> int:
     """Rows and columns of the input are padded to multiples of this many cells."""
-    return 1 if is_own(network.architecture) else 2 ** _depth(network)
+    return 1 if is_own(network.architecture) else 2 ** unet_depth(network)
 
 
 def build(network: Network) -> nn.Module:
@@ -81,7 +75,6 @@ def build(network: Network) -> nn.Module:
         MissingPackage: the library of the architecture is not installed.
     """
     if network.architecture in _OWN:
-        _check_volume(network)
         return _OWN[network.architecture](network)
     if network.architecture in SEGMENTATION:
         return _segmentation(network)
@@ -110,22 +103,12 @@ def published(network: Network) -> Mapping[str, Tensor]:
         name = _encoder_name(segmentation, network)
         weights: Any = True if name.startswith("tu-") else "imagenet"
         return _quietly(
-            lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=_depth(network), weights=weights)
+            lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=unet_depth(network), weights=weights)
         ).state_dict()
     module = _of_timm(network, pretrained=True)
     head = module.pretrained_cfg["classifier"]
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
     return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(heads)}
-
-
-def _check_volume(network: Network) -> None:
-    with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in _OWN[network.architecture](network).parameters())
-    if count > _MOST_PARAMETERS:
-        raise DeepLearningError(
-            f"A network has at most {_MOST_PARAMETERS} weights; '{network.architecture}' with these options would have "
-            f"{count}. Choose smaller hidden=, filters= or blocks=."
-        )
 
 
 class Padded(nn.Module):
@@ -159,7 +142,7 @@ class Padded(nn.Module):
 class PerCell(nn.Sequential):
     """A perceptron on the bands of each cell, as convolutions of one cell; any size of input."""
 
-    def __init__(self, bands: int, classes: int, hidden: list[int], dropout: float) -> None:
+    def __init__(self, bands: int, classes: int, hidden: Sequence[int], dropout: float) -> None:
         layers: list[nn.Module] = []
         for width in hidden:
             layers += [nn.Conv2d(bands, width, 1), nn.ReLU(inplace=True)]
@@ -192,7 +175,9 @@ class DilatedFCN(nn.Module):
         dilations: per block.
     """
 
-    def __init__(self, bands: int, classes: int, filters: int, kernels: list[int], dilations: list[int]) -> None:
+    def __init__(
+        self, bands: int, classes: int, filters: int, kernels: Sequence[int], dilations: Sequence[int]
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
         for kernel, dilation in zip(kernels, dilations, strict=True):
@@ -215,10 +200,9 @@ class DilatedFCN(nn.Module):
 class SmallCNN(nn.Sequential):
     """A small classifier of patches: blocks of two 3 x 3 convolutions, each twice as wide as the one before."""
 
-    def __init__(self, bands: int, classes: int, filters: int, blocks: int, dropout: float) -> None:
+    def __init__(self, bands: int, classes: int, widths: Sequence[int], dropout: float) -> None:
         layers: list[nn.Module] = []
-        for number in range(blocks):
-            width = filters * 2**number
+        for width in widths:
             for inputs in (bands, width):
                 layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
                 layers += [nn.ReLU(inplace=True)]
@@ -228,49 +212,22 @@ class SmallCNN(nn.Sequential):
 
 
 def _mlp(network: Network) -> nn.Module:
-    hidden = [_whole(width, "hidden") for width in _listed(network.options.get("hidden", [128, 64]), "hidden", 0)]
-    module = PerCell(network.bands, network.classes, hidden, _share(network.options.get("dropout", 0.2)))
-    return MeanOfCells(module) if network.options.get("unit") == "patch" else module
+    recipe = recipes.Perceptron.of(network)
+    module = PerCell(network.bands, network.classes, recipe.hidden, recipe.dropout)
+    return MeanOfCells(module) if recipe.per_patch else module
 
 
 def _cnn(network: Network) -> nn.Module:
-    options = network.options
-    filters, blocks = _whole(options.get("filters", 32), "filters"), _whole(options.get("blocks", 3), "blocks", 12)
-    return SmallCNN(network.bands, network.classes, filters, blocks, _share(options.get("dropout", 0.2)))
+    recipe = recipes.SmallCNN.of(network)
+    return SmallCNN(network.bands, network.classes, recipe.widths, recipe.dropout)
 
 
 def _fcn_dilated(network: Network) -> nn.Module:
-    options = network.options
-    blocks = _whole(options.get("blocks", 7), "blocks", 100)
-    kernels = repeated(_listed(options.get("kernel", [5, 3]), "kernel"), blocks)
-    if any(_whole(size, "kernel", 99) % 2 == 0 for size in kernels):
-        raise DeepLearningError(f"Kernels must be odd numbers of cells; got kernel={kernels}. Choose e.g. 5,3.")
-    dilations = [
-        _whole(value, "dilations") for value in repeated(_listed(options.get("dilations", [2]), "dilations"), blocks)
-    ]
-    return DilatedFCN(network.bands, network.classes, _whole(options.get("filters", 64), "filters"), kernels, dilations)
+    recipe = recipes.DilatedFCN.of(network)
+    return DilatedFCN(network.bands, network.classes, recipe.filters, recipe.kernels, recipe.dilations)
 
 
 _OWN: dict[str, Callable[[Network], nn.Module]] = {"mlp": _mlp, "cnn": _cnn, "fcn_dilated": _fcn_dilated}
-
-
-def repeated(values: list[int], count: int) -> list[int]:
-    """A value per block: the last one given holds for the blocks that remain."""
-    if not 1 <= len(values) <= count:
-        raise DeepLearningError(
-            f"There must be one value per block at most; got {len(values)} values for {count} blocks. "
-            "Give fewer values or more blocks."
-        )
-    return [*values, *values[-1:] * (count - len(values))]
-
-
-def _depth(network: Network) -> int:
-    depth = network.options.get("depth", _DEEPEST)
-    if depth != _DEEPEST and network.architecture not in _STEPWISE:
-        raise DeepLearningError(f"Only {', '.join(_STEPWISE)} may have another depth; got {network.architecture}.")
-    if type(depth) is not int or not 3 <= depth <= _DEEPEST:
-        raise DeepLearningError(f"The depth of an encoder is 3, 4 or {_DEEPEST}; got '{depth}'. Choose one of them.")
-    return depth
 
 
 def _encoder_name(segmentation: Any, network: Network) -> str:
@@ -288,12 +245,12 @@ def _encoder_name(segmentation: Any, network: Network) -> str:
 
 def _segmentation(network: Network) -> nn.Module:
     segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
-    encoder, depth = _encoder_name(segmentation, network), _depth(network)
+    encoder, depth = _encoder_name(segmentation, network), unet_depth(network)
     steps: dict[str, Any] = {}
-    if depth != _DEEPEST:
+    if depth != DEEPEST:
         steps["encoder_depth"] = depth
         if network.architecture != "linknet":
-            steps["decoder_channels"] = _DECODER_WIDTHS[-depth:]
+            steps["decoder_channels"] = DECODER_WIDTHS[-depth:]
     try:
         inner = _quietly(
             lambda: getattr(segmentation, SEGMENTATION[network.architecture])(
@@ -343,10 +300,10 @@ def _timm_arguments(network: Network) -> dict[str, Any]:
             f"of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
         )
     arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
-    arguments["drop_rate"] = _share(network.options.get("dropout", 0.0))
+    arguments["drop_rate"] = share(network.options.get("dropout", 0.0))
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
-        size = _listed(network.options.get("size", [224, 224]), "size")
-        sides = [_whole(side, "size", _LARGEST_SIDE) for side in size]
+        size = listed(network.options.get("size", [224, 224]), "size")
+        sides = [whole(side, "size", _LARGEST_SIDE) for side in size]
         arguments["img_size"] = tuple(-(-side // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in sides)
     return arguments
 
@@ -368,25 +325,3 @@ def _quietly(action: Callable[[], Any]) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _whole(value: Any, name: str, largest: int = 65536) -> int:
-    if type(value) is not int or not 1 <= value <= largest:
-        raise DeepLearningError(
-            f"A value of {name}= must be a whole number from 1 to {largest}; got '{str(value)[:100]}'. Choose another."
-        )
-    return value
-
-
-def _listed(values: Any, name: str, fewest: int = 1) -> list[Any]:
-    if not isinstance(values, (list, tuple)) or not fewest <= len(values) <= _MOST_LAYERS:
-        raise DeepLearningError(
-            f"The option {name}= has {fewest} to {_MOST_LAYERS} values; got '{str(values)[:100]}'. Give other values."
-        )
-    return list(values)
-
-
-def _share(value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise DeepLearningError(f"Dropout must be at least 0 and below 1; got '{str(value)[:100]}'. Choose e.g. 0.2.")
-    return float(value)

@@ -11,21 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, keep_memory
+from rlearndeep.backends.machine import CPU_PIXELS, RARE_CHANGES, keep_memory
+from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.tasks import decoded
 from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
 
-# More than this loses a quarter of the speed on a CPU: activations no longer fit its caches.
-_CPU_PIXELS = 256 * 1024
 _LARGEST_GPU_PIXELS = 16 * 1024**2
 _SHARE_OF_FREE_MEMORY = 0.5
 _SMALLEST_FAST = 64
-
-# bf16 is chosen unasked only where at most this share of the validation cells changed its class in training.
-_RARE_CHANGES = 0.005
 
 
 class Predictor:
@@ -46,7 +42,7 @@ class Predictor:
         self._bands, self._size = card.network.bands, card.patch
         self.device = describe(device)
         self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
-        self.pixels_per_batch = _CPU_PIXELS
+        self.pixels_per_batch = CPU_PIXELS
         if device.type == "cuda":
             self.pixels_per_batch = self._measure_gpu(card.network.bands, card.patch)
 
@@ -140,7 +136,7 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
         MissingPackage: the library of the architecture is not installed.
     """
     chosen = choose_device(device)
-    if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > _RARE_CHANGES:
+    if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     dtype = choose_precision(precision, chosen)
     if chosen.type == "cpu":

@@ -22,11 +22,10 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import MANIFEST, Network, read_card
 from rlearndeep.scene.bands import Band
 from rlearndeep.scene.classes import ClassTable
-from rlearndeep.scene.spectrum import counterparts
+from rlearndeep.scene.spectrum import RGB, counterparts, shared_out
 
 # The order of the files of TorchGeo.
 SENTINEL_2 = tuple(Band(f"S2_{number}", f"S2_{number}") for number in (*range(1, 9), "8A", *range(9, 13)))
-RGB = (Band("red", "red"), Band("green", "green"), Band("blue", "blue"))
 
 _DEEPEST_PREFIX = 4
 _FEWEST = 0.5
@@ -211,7 +210,7 @@ def _turned(tensor: Tensor, shape: torch.Size, offered: Sequence[Band], wanted: 
         return None
     if shape[1] != len(wanted) or tensor.shape[1] != len(offered):
         return None
-    return shared_out(tensor, counterparts(wanted, offered))
+    return torch.from_numpy(shared_out(tensor.float().numpy(), counterparts(wanted, offered), axis=1))
 
 
 def _assumed(first_layers: Sequence[Tensor], wanted: Sequence[Band]) -> tuple[Band, ...]:
@@ -226,25 +225,6 @@ def _assumed(first_layers: Sequence[Tensor], wanted: Sequence[Band]) -> tuple[Ba
     if count == len(SENTINEL_2) and any((band.semantic_label or "").startswith("S2") for band in wanted):
         return SENTINEL_2
     return tuple(wanted) if count == len(wanted) else tuple(Band(f"?{number}") for number in range(count))
-
-
-def shared_out(filters: Tensor, taken: Sequence[int | None]) -> Tensor:
-    """Filters for other bands, with the same sum: a grey image gives the same activation as before.
-
-    A band with a counterpart takes its filters. The filters of the counterparts that are left are added up and
-    shared equally among the bands that have none, or among all where each has one. Where none is left, a band
-    without counterpart begins at zero: what the other bands say is kept, and training finds its part.
-
-    Args:
-        filters: (outputs, bands, ...).
-        taken: for each band of the result the position of its counterpart, or None.
-    """
-    result = torch.stack([torch.zeros_like(filters[:, 0]) if at is None else filters[:, at] for at in taken], dim=1)
-    alone = [number for number, at in enumerate(taken) if at is None] or list(range(len(taken)))
-    left = [at for at in range(filters.shape[1]) if at not in taken]
-    if left:
-        result[:, alone] += (filters[:, left].sum(dim=1) / len(alone)).unsqueeze(1)
-    return result
 
 
 def _rows(

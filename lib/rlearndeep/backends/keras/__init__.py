@@ -1,0 +1,34 @@
+"""The Keras back-end; the functions here are the whole door."""
+
+from __future__ import annotations
+
+from rlearndeep.backends.checkpoint import epochs_done
+from rlearndeep.backends.keras.context import reach
+from rlearndeep.backends.keras.fitting import Fitted, check, fit
+from rlearndeep.backends.keras.module import build
+from rlearndeep.backends.keras.networks import answers, stride
+from rlearndeep.backends.keras.onnx import check_onnx, export_onnx
+from rlearndeep.backends.keras.prediction import Predictor, load
+from rlearndeep.backends.keras.transfer import Initial, Target, initial_weights
+from rlearndeep.backends.keras.weights import FILE, save, versions
+
+__all__ = [
+    "FILE",
+    "Fitted",
+    "Initial",
+    "Predictor",
+    "Target",
+    "answers",
+    "build",
+    "check",
+    "check_onnx",
+    "epochs_done",
+    "export_onnx",
+    "fit",
+    "initial_weights",
+    "load",
+    "reach",
+    "save",
+    "stride",
+    "versions",
+]

@@ -1,0 +1,201 @@
+"""Networks: built from a description, any number of bands, any size of input; channels last.
+
+They are plain functional models of layers that come with Keras: ``model.keras`` opens without this suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rlearndeep.backends.keras.encoders import ENCODERS, encoded, known
+from rlearndeep.backends.keras.engine import keras, start
+from rlearndeep.backends.recipes import DECODER_WIDTHS, OWN, DilatedFCN, Perceptron, SmallCNN, share, unet_depth
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import Network
+
+layers = keras.layers
+
+SEGMENTATION = ("unet", "deeplabv3plus")
+
+HEAD = "head"
+"""Name of the last layer with weights; its input are the features."""
+
+DECODER = "decoder_"
+"""Names of layers between encoder and head begin so."""
+
+_SMALLEST = 32
+_RATES = (6, 12, 18)
+_PYRAMID_WIDTH = 256
+_DETAIL_WIDTH = 48
+
+
+def answers(architecture: str) -> str:
+    """What a network gives a score to: ``cell``, ``patch``, or ``either`` as its option ``unit`` says."""
+    if architecture == "mlp":
+        return "either"
+    return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
+
+
+def stride(network: Network) -> int:
+    """Rows and columns of the input are padded to multiples of this many cells."""
+    return 2 ** unet_depth(network) if network.architecture in SEGMENTATION else 1
+
+
+def padded_size(network: Network, size: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns that an input is padded to."""
+    if network.architecture in OWN:
+        return size[-2], size[-1]
+    multiple = stride(network)
+    smallest = multiple if network.architecture in SEGMENTATION else _SMALLEST
+    rows, cols = (max(smallest, -(-cells // multiple) * multiple) for cells in size[-2:])
+    return rows, cols
+
+
+def assembled(network: Network) -> Any:
+    """A ``keras.Model`` with random weights.
+
+    Its input is (N, rows, cols, bands), of a size of :func:`padded_size`; it gives logits, (N, rows, cols, classes)
+    or (N, classes).
+
+    Raises:
+        DeepLearningError: unknown architecture, encoder or option value, or too large for any machine.
+    """
+    start()
+    make = _MAKERS.get(network.architecture, _classifier)
+    inputs = layers.Input((None, None, network.bands), name="image")
+    # Whatever the precision of the layers, scores are made of 32-bit numbers.
+    return keras.Model(inputs, layers.Activation("linear", dtype="float32", name="logits")(make(network, inputs)))
+
+
+def _normalized(values: Any, name: str) -> Any:
+    """Batch normalisation with the numbers of PyTorch: Keras' own forgets so slowly that short runs suffer."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(values)
+
+
+def _small() -> Any:
+    """Weights as PyTorch begins its layers with; those of Keras are larger, and learning takes more epochs."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def _mlp(network: Network, values: Any) -> Any:
+    recipe = Perceptron.of(network)
+    for number, width in enumerate(recipe.hidden, start=1):
+        values = layers.Dense(width, activation="relu", kernel_initializer=_small(), name=f"hidden_{number}")(values)
+        values = layers.Dropout(recipe.dropout)(values) if recipe.dropout else values
+    values = layers.Dense(network.classes, kernel_initializer=_small(), name=HEAD)(values)
+    return layers.GlobalAveragePooling2D()(values) if recipe.per_patch else values
+
+
+def _cnn(network: Network, values: Any) -> Any:
+    recipe = SmallCNN.of(network)
+    for number, width in enumerate(recipe.widths, start=1):
+        for half in (1, 2):
+            values = _convolved(values, width, f"block_{number}_{half}")
+        values = layers.MaxPooling2D(2, padding="same")(values)
+    values = layers.Dropout(recipe.dropout)(layers.GlobalAveragePooling2D()(values))
+    return layers.Dense(network.classes, kernel_initializer=_small(), name=HEAD)(values)
+
+
+def _fcn_dilated(network: Network, values: Any) -> Any:
+    """See ``rlearndeep.backends.torch.networks.DilatedFCN`` for its source; in Keras it was written first."""
+    recipe = DilatedFCN.of(network)
+    outputs = []
+    for number, (kernel, rate) in enumerate(zip(recipe.kernels, recipe.dilations, strict=True), start=1):
+        name = f"block_{number}"
+        convolution = layers.Conv2D(
+            recipe.filters,
+            kernel,
+            padding="same",
+            dilation_rate=rate,
+            activation="relu",
+            kernel_initializer=_small(),
+            name=name,
+        )
+        values = layers.MaxPooling2D(3, strides=1, padding="same")(_normalized(convolution(values), name))
+        outputs.append(values)
+    joined = layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]
+    return layers.Conv2D(network.classes, 1, kernel_initializer=_small(), name=HEAD)(joined)
+
+
+def _unet(network: Network, values: Any) -> Any:
+    """Ronneberger et al. 2015, MICCAI, with the decoder of segmentation-models-pytorch."""
+    depth = unet_depth(network)
+    *skips, values = encoded(_encoder(network), values)[:depth]
+    for number, width in enumerate(DECODER_WIDTHS[-depth:], start=1):
+        values = layers.UpSampling2D(2)(values)
+        values = layers.Concatenate()([values, skips.pop()]) if skips else values
+        for half in (1, 2):
+            values = _convolved(values, width, f"decoder_{number}_{half}")
+    return layers.Conv2D(network.classes, 3, padding="same", name=HEAD)(values)
+
+
+def _deeplabv3plus(network: Network, values: Any) -> Any:
+    """Chen et al. 2018, ECCV, on what the encoder makes at a sixteenth of the size."""
+    unet_depth(network)
+    _, detail, _, deep, _ = encoded(_encoder(network), values)
+    branches = [_convolved(deep, _PYRAMID_WIDTH, "decoder_pyramid_1", 1)]
+    branches += [_convolved(deep, _PYRAMID_WIDTH, f"decoder_pyramid_{rate}", 3, rate) for rate in _RATES]
+    whole = _convolved(layers.GlobalAveragePooling2D(keepdims=True)(deep), _PYRAMID_WIDTH, "decoder_whole", 1)
+    # The mean of the image, joined to every cell and projected, is added after the projection: the same.
+    parts = [
+        layers.Conv2D(_PYRAMID_WIDTH, 1, use_bias=False, name=f"decoder_projected_{name}")(part)
+        for name, part in (("pyramid", layers.Concatenate()(branches)), ("whole", whole))
+    ]
+    values = layers.ReLU()(_normalized(layers.Add()(parts), "decoder_projected"))
+    values = _enlarged(layers.Dropout(0.5)(values))
+    values = layers.Concatenate()([values, _convolved(detail, _DETAIL_WIDTH, "decoder_detail", 1)])
+    for half in (1, 2):
+        values = _convolved(values, _PYRAMID_WIDTH, f"decoder_{half}")
+    values = layers.Conv2D(network.classes, 1, name=HEAD)(values)
+    return _enlarged(values)
+
+
+def _enlarged(values: Any) -> Any:
+    """Four times the size, without steps: Keras interpolates images of fixed sizes only."""
+    return layers.AveragePooling2D(5, strides=1, padding="same")(layers.UpSampling2D(4)(values))
+
+
+def _convolved(values: Any, width: int, name: str, kernel: int = 3, rate: int = 1) -> Any:
+    convolution = layers.Conv2D(
+        width,
+        kernel,
+        padding="same",
+        dilation_rate=rate,
+        use_bias=False,
+        kernel_initializer="he_uniform",
+        name=name,
+    )
+    return layers.ReLU()(_normalized(convolution(values), name))
+
+
+def _encoder(network: Network) -> str:
+    name = known(str(network.options.get("encoder", "resnet18")))
+    if name not in ENCODERS:
+        raise DeepLearningError(
+            f"The encoder must be one that Keras has; '{str(network.options.get('encoder'))[:100]}' is not one of "
+            f"{', '.join(ENCODERS)}. Choose one of them, or backend=torch."
+        )
+    return name
+
+
+def _classifier(network: Network, values: Any) -> Any:
+    name = known(network.architecture)
+    if name not in ENCODERS:
+        raise DeepLearningError(
+            f"The architecture must be one that the back-end 'keras' has: {', '.join((*OWN, *SEGMENTATION))}, "
+            f"{', '.join(ENCODERS)}; got '{network.architecture[:100]}'. Choose one of them, or backend=torch."
+        )
+    values = layers.GlobalAveragePooling2D()(encoded(name, values)[-1])
+    dropout = share(network.options.get("dropout", 0.0))
+    values = layers.Dropout(dropout)(values) if dropout else values
+    return layers.Dense(network.classes, name=HEAD)(values)
+
+
+_MAKERS: dict[str, Callable[[Network, Any], Any]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "fcn_dilated": _fcn_dilated,
+    "unet": _unet,
+    "deeplabv3plus": _deeplabv3plus,
+}

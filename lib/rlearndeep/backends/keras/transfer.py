@@ -1,0 +1,314 @@
+"""Weights to begin with: of ImageNet, or of another model of this back-end; arrays are matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.backends.keras.encoders import application, known, published_name
+from rlearndeep.backends.keras.engine import ENGINE, keras
+from rlearndeep.backends.keras.module import Module, build
+from rlearndeep.backends.keras.networks import DECODER, HEAD, SEGMENTATION
+from rlearndeep.backends.keras.weights import load_module
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import MANIFEST, Network, read_card
+from rlearndeep.scene.bands import Band
+from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.spectrum import RGB, counterparts, shared_out
+
+_FEWEST = 0.5
+_WAY_OUT = "Choose another architecture= or encoder=, weights=none, or the directory of a model."
+
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The network that is to begin with weights.
+
+    Attributes:
+        network: how it is built.
+        bands: of its input.
+        classes: of its output; none for a value.
+        task: one of ``TASKS``.
+    """
+
+    network: Network
+    bands: tuple[Band, ...]
+    classes: ClassTable
+    task: str = "class"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights to take.
+
+    Attributes:
+        arrays: by layer and name.
+        origin: what messages call them.
+        bands: of their input.
+        classes: of their output; None where they have no meaning here.
+        task: of the model they come from, or None.
+    """
+
+    arrays: Arrays
+    origin: str
+    bands: tuple[Band, ...]
+    classes: ClassTable | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What a network begins with.
+
+    Attributes:
+        arrays: by layer and name in the network; in shapes of the network.
+        renewed: names of layers that are not what the source has, because bands differ.
+        rows: classes that keep what the last layer had learned of them, by the names of its arrays.
+        origin: what messages call the source.
+        note: what was taken, in a line.
+        licence: always empty: the weights that Keras publishes are free.
+    """
+
+    arrays: Arrays
+    renewed: frozenset[str]
+    rows: Mapping[str, tuple[tuple[int, ...], NDArray]]
+    origin: str
+    note: str
+    licence: str = ""
+
+    def load_into(self, model: Any) -> None:
+        """Give a network, as ``build`` made it, these weights; what they do not cover stays as it is."""
+        variables = _variables(model)
+        for name, array in self.arrays.items():
+            variables[name].assign(array)
+        for name, (indices, values) in self.rows.items():
+            changed = np.array(keras.ops.convert_to_numpy(variables[name]))
+            changed[..., list(indices)] = values
+            variables[name].assign(changed)
+
+
+def initial_weights(choice: str, target: Target) -> Initial | None:
+    """The weights of a ``weights=`` value: none, imagenet, or a model directory.
+
+    Raises:
+        DeepLearningError: no such directory, a file, not to be had without a download, or hardly anything fits.
+    """
+    if choice == "none":
+        return None
+    return fitted(_of_imagenet(target.network) if choice == "imagenet" else _of_model(Path(choice)), target)
+
+
+def _of_imagenet(network: Network) -> Source:
+    segments = network.architecture in SEGMENTATION
+    encoder = known(str(network.options.get("encoder", "resnet18")) if segments else network.architecture)
+    if published_name(encoder) is None:
+        raise DeepLearningError(
+            f"ImageNet weights must be published by Keras; there are none for '{encoder[:100]}'. {_WAY_OUT}"
+        )
+    try:
+        model = application(encoder, keras.layers.Input((None, None, len(RGB))), "imagenet")
+    except Exception as error:  # Keras wraps what urllib says in the root of all errors
+        place = Path.home() / ".keras" / "models"
+        raise DeepLearningError(
+            f"The ImageNet weights of '{encoder}' must be in the cache or to be downloaded; neither worked "
+            f"({' '.join(str(error).split())[:200]}). Fetch the file on a computer with internet and copy it to "
+            f"'{place}', or choose weights=none."
+        ) from error
+    return Source(_arrays(model), "ImageNet", RGB)
+
+
+def _of_model(directory: Path) -> Source:
+    if not (directory / MANIFEST).is_file():
+        raise DeepLearningError(
+            f"With backend=keras, weights= must be none, imagenet or a model directory of r.learn.deep.train; "
+            f"'{directory}' is not. Give one of them, or choose backend=torch for a weights file."
+        )
+    card = read_card(directory)
+    if card.backend != "keras":
+        raise DeepLearningError(
+            f"Weights must come from the back-end that uses them, keras; '{directory}' was trained with "
+            f"{card.backend}. Choose another model."
+        )
+    module = load_module(card.network, directory / card.weights)
+    return Source(_arrays(module.model), f"'{directory}'", card.bands, card.classes, card.task)
+
+
+def fitted(source: Source, target: Target) -> Initial:
+    """What of a source fits a network, with the first layer turned to its bands and the last to its classes.
+
+    Raises:
+        DeepLearningError: less than half of the encoder's arrays have a counterpart.
+    """
+    model = build(target.network).model
+    expected = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
+    first = next(name for name in expected if name.endswith("/kernel"))
+    arrays: Arrays = {}
+    renewed: frozenset[str] = frozenset()
+    rows = {}
+    for name in expected.keys() & source.arrays.keys():
+        array = source.arrays[name]
+        if name.startswith(f"{HEAD}/"):
+            rows.update(_rows(name, array, expected[name], source, target))
+        elif name == first:
+            turned = _turned(array, expected[name], source.bands, target.bands)
+            if turned is not None:
+                arrays[name] = turned
+                renewed = frozenset() if np.array_equal(turned, array) else frozenset({first.partition("/")[0]})
+        elif array.shape == expected[name]:
+            arrays[name] = array
+    _check(arrays, source, target, expected)
+    return Initial(arrays, renewed, rows, source.origin, _note(arrays, renewed, rows, source, target, expected))
+
+
+def _turned(
+    array: NDArray, shape: tuple[int, ...], offered: tuple[Band, ...], wanted: tuple[Band, ...]
+) -> NDArray | None:
+    """Filters (..., bands, outputs) of the first layer for other bands; None where the layer is another one."""
+    if (*array.shape[:-2], array.shape[-1]) != (*shape[:-2], shape[-1]) or array.shape[-2] != len(offered):
+        return None
+    return shared_out(array, counterparts(wanted, offered), axis=-2)
+
+
+def _rows(
+    name: str, array: NDArray, shape: tuple[int, ...], source: Source, target: Target
+) -> dict[str, tuple[tuple[int, ...], NDArray]]:
+    """What the last layer knows of classes that both sides have, by category and label; the value's one output."""
+    if source.task != target.task or source.classes is None or array.shape[:-1] != shape[:-1]:
+        return {}
+    if target.task == "value":
+        return {name: ((0,), array)} if array.shape == shape else {}
+    if array.shape[-1] != len(source.classes) or shape[-1] != len(target.classes):
+        return {}
+    known_classes = {(entry.category, entry.label): index for index, entry in enumerate(source.classes)}
+    pairs = [
+        (index, known_classes[entry.category, entry.label])
+        for index, entry in enumerate(target.classes)
+        if (entry.category, entry.label) in known_classes
+    ]
+    taken = array[..., [row for _, row in pairs]]
+    return {name: (tuple(index for index, _ in pairs), taken)} if pairs else {}
+
+
+def _check(arrays: Arrays, source: Source, target: Target, expected: Mapping[str, tuple[int, ...]]) -> None:
+    needed = [name for name in expected if is_encoder(name)]
+    fitting = [name for name in needed if name in arrays]
+    if len(fitting) < max(1, _FEWEST * len(needed)):
+        title = target.network.options.get("encoder") or target.network.architecture
+        raise DeepLearningError(
+            f"Weights must fit the encoder of '{target.network.architecture}' ({title}); {len(fitting)} of its "
+            f"{len(needed)} arrays have a counterpart of the same shape in {source.origin}. {_WAY_OUT}"
+        )
+
+
+def _note(
+    arrays: Arrays,
+    renewed: frozenset[str],
+    rows: Mapping[str, tuple[tuple[int, ...], NDArray]],
+    source: Source,
+    target: Target,
+    expected: Mapping[str, tuple[int, ...]],
+) -> str:
+    taken = len({*arrays, *rows})
+    parts = [f"{taken} of {len(expected)} arrays of the network come from {source.origin}"]
+    if renewed:
+        met = sum(at is not None for at in counterparts(target.bands, source.bands))
+        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
+    if source.classes is not None and len(target.classes):
+        count = max((len(indices) for indices, _ in rows.values()), default=0)
+        parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
+    return "; ".join(parts) + "."
+
+
+def is_encoder(name: str) -> bool:
+    """Whether an array or a layer belongs to the encoder: what is neither of the decoder nor the last layer."""
+    return not name.startswith((DECODER, HEAD))
+
+
+def _variables(model: Any) -> dict[str, Any]:
+    """Variables by names of layer and variable, which are those of any network built alike."""
+    return {f"{layer.name}/{variable.name}": variable for layer in model.layers for variable in layer.weights}
+
+
+def _arrays(model: Any) -> Arrays:
+    return {name: np.array(keras.ops.convert_to_numpy(value)) for name, value in _variables(model).items()}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the parts of a network learn.
+
+    Attributes:
+        encoder: names of the layers that came with the weights' encoder.
+        factor: of the learning rate, for the encoder.
+        frozen_epochs: epochs in which the encoder does not learn; None is all.
+    """
+
+    encoder: frozenset[str]
+    factor: float
+    frozen_epochs: int | None
+
+    @classmethod
+    def of(cls, module: Module, initial: Initial | None, freeze: str, factor: float) -> Tuning:
+        """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``.
+
+        A first layer that met new bands is not of the encoder: it has to learn them.
+        """
+        if initial is None or (freeze == "none" and factor == 1):
+            return cls(frozenset(), 1.0, 0)
+        names = {layer.name for layer in module.model.layers if layer.weights and is_encoder(layer.name)}
+        epochs = {"none": 0, "encoder": None}
+        return cls(frozenset(names - initial.renewed), factor, epochs[freeze] if freeze in epochs else int(freeze))
+
+    def factors(self, model: Any) -> list[float]:
+        """Factor of the learning rate of each trainable variable."""
+        return [
+            self.factor if layer.name in self.encoder else 1.0
+            for layer in model.layers
+            for _ in layer.trainable_variables
+        ]
+
+    def begin_epoch(self, model: Any, epoch: int) -> bool:
+        """Freeze or thaw the encoder, and the statistics of its normalisation with it; whether anything changed.
+
+        Args:
+            model: the network.
+            epoch: counted from 0.
+        """
+        if not self.encoder or self.frozen_epochs == 0:
+            return False
+        learns = self.frozen_epochs is not None and epoch >= self.frozen_epochs
+        changed = [layer for layer in model.layers if layer.name in self.encoder and layer.trainable != learns]
+        for layer in changed:
+            layer.trainable = learns
+        return bool(changed)
+
+
+def serves_factors() -> bool:
+    """Whether parts of a network may learn at rates of their own: other engines step through all of them at once."""
+    return ENGINE == "tensorflow"
+
+
+def graded(kind: Any, factors: list[float]) -> Any:
+    """An optimizer of Keras in which variables learn at the learning rate times their factor."""
+    if all(factor == 1 for factor in factors):
+        return kind
+
+    class Graded(kind):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+            factor = factors[self._get_variable_index(variable)]
+            if factor != 1 and self.weight_decay:
+                decay = keras.ops.cast(self.weight_decay * factor * learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * decay)
+            return super().update_step(gradient, variable, learning_rate * factor)
+
+        def _use_weight_decay(self, variable: Any) -> bool:
+            return factors[self._get_variable_index(variable)] == 1
+
+    return Graded
