@@ -21,6 +21,9 @@ from rlearndeep.scene.geometry import Region
 # Overlapping footprints are cut into at most so many areas each; beyond that they become lines.
 _PIECES_PER_PATCH = 64
 
+# Bytes of what db.execute reads at once; statements of one row each take the database ten times as long.
+_LONGEST_STATEMENT = 4000
+
 # A text that does not fit is cut.
 _LONGEST_TEXT = 250
 
@@ -106,10 +109,13 @@ def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
         old = temporary_name("replaced")
         _rename(name, old)
     try:
-        _rename(temporary, name)
+        _rename_with_table(temporary, name)
         gs.vector_history(name, replace=True)
         command()
     except BaseException:
+        for table in (temporary, name):
+            with suppress(CalledModuleError):
+                _quietly("db.execute", sql=f"DROP TABLE IF EXISTS {table}")
         with suppress(CalledModuleError):
             _quietly("g.remove", flags="f", type="vector", name=name)
             if old:
@@ -118,6 +124,14 @@ def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
     if old:
         with suppress(CalledModuleError):
             _quietly("g.remove", flags="f", type="vector", name=old)
+
+
+def _rename_with_table(source: str, target: str) -> None:
+    """As g.rename, which copies the table of a map row by row, but in no time."""
+    _quietly("v.db.connect", flags="d", map=source, layer=1)
+    _rename(source, target)
+    _quietly("db.execute", sql=f"ALTER TABLE {source} RENAME TO {target}")
+    _quietly("v.db.connect", map=target, table=target, key="cat", layer=1)
 
 
 def _rename(source: str, target: str) -> None:
@@ -131,9 +145,14 @@ def _quietly(module: str, **options) -> None:
 def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list]) -> Iterator[str]:
     types = ", ".join(f"{name} {_sql_type(values)}" for name, values in columns.items())
     yield f"BEGIN TRANSACTION;\nCREATE TABLE {table} (cat integer, {types});\n"
+    statement = ""
     for number, *row in zip(numbers, *columns.values(), strict=True):
-        yield f"INSERT INTO {table} VALUES ({number},{','.join(map(_sql, row))});\n"
-    yield "COMMIT;\n"
+        values = f"({number},{','.join(map(_sql, row))})"
+        if statement and len((statement + values).encode()) > _LONGEST_STATEMENT:
+            yield f"{statement};\n"
+            statement = ""
+        statement = f"{statement},{values}" if statement else f"INSERT INTO {table} VALUES {values}"
+    yield f"{statement};\nCOMMIT;\n"
 
 
 def _sql_type(values: list) -> str:
