@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,3 +149,18 @@ def _check_weights(network: Network, layers: list[tuple[int, int]]) -> None:
             f"A network has at most {_MOST_WEIGHTS} weights; '{network.architecture}' with these options would have "
             f"{count}. Choose smaller hidden=, filters= or blocks=."
         )
+
+
+def summands(loss: str, known: Collection[str]) -> list[str]:
+    """Names in a ``loss=`` value, a sum with ``+``, of the losses ``known`` for the task.
+
+    Raises:
+        DeepLearningError: one of them is not known, or stands there twice.
+    """
+    names = loss.split("+")
+    if any(name not in known for name in names) or len(set(names)) != len(names):
+        raise DeepLearningError(
+            f"The loss must be a sum of different ones of {', '.join(known)}; got '{loss}'. Choose e.g. "
+            f"{'+'.join(list(known)[:2])}."
+        )
+    return names

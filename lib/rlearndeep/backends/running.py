@@ -97,6 +97,27 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """What training made.
+
+    Attributes:
+        module: the network of the best epoch, of the framework; on the CPU.
+        history: a row per epoch: epoch, training_loss, validation_loss, the validation score, learning_rate, seconds.
+        best_epoch: counted from 1; the last one where there is no validation part.
+        device: text for messages.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        learning_rate: at its highest.
+    """
+
+    module: Any
+    history: list[dict[str, Any]]
+    best_epoch: int
+    device: str
+    precision: str
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What a run needs beside the learner.
 

@@ -18,6 +18,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.tasks import ClassTask
+from rlearndeep.learning.training import class_weights, spread_of
 from rlearndeep.model import MANIFEST, ModelCard, read_card
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization
@@ -251,8 +252,8 @@ def _train(fold: Fold, card: ModelCard, settings: Settings, backend: ModuleType,
         settings,
         task="class",
         target=None,
-        class_weights=_class_weights(settings.class_weights, fold.counts),
-        spread=_spread(fold.training, settings),
+        class_weights=class_weights(settings.class_weights, "class", fold.counts, len(fold.training)),
+        spread=spread_of(fold.training.sites, settings),
         measure=ClassTask(card.classes).measure,
         **how,
     )
@@ -347,20 +348,3 @@ def _class_counts(part: AreaPart) -> NDArray[np.int64]:
         labels = labels[part.seen[part.areas.number[chosen]] & (labels != UNLABELLED)]
         total += np.bincount(labels, minlength=len(total))
     return total
-
-
-def _class_weights(choice: str | tuple[float, ...], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    if isinstance(choice, tuple):
-        return np.array(choice, dtype=np.float64)
-    present = counts > 0
-    weights = np.ones(len(counts))
-    if choice == "balanced":
-        weights[present] = counts.sum() / (present.sum() * counts[present])
-    return weights
-
-
-def _spread(part: Part, settings: Settings) -> NDArray[np.float64]:
-    """Standard deviation of the network's input per band."""
-    if settings.standardize == "none":
-        return np.array([band.std for band in part.sites.statistics])
-    return np.ones(len(part.sites.bands))

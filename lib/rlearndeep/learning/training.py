@@ -143,7 +143,7 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     initial = backend.initial_weights(
         chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
     )
-    weights = _weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
+    weights = class_weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
     remarks = (*_remarks(sites, parts, counts), *_terms(initial))
     return Plan(sites, chosen, network, parts, task, counts, values, weights, remarks, initial)
 
@@ -280,9 +280,6 @@ def fit(
     """Train and nothing else; what the back-end's ``fit`` returns. The checkpoint is written into ``folder``."""
     epochs = int(plan.settings.epochs or 0)
     measure = plan.task.measure
-    spread = np.ones(len(plan.sites.bands))
-    if plan.settings.standardize == "none":
-        spread = np.array([band.std for band in plan.sites.statistics])
 
     def report(row: dict[str, Any]) -> None:
         text = f"Epoch {row['epoch']} of {epochs}: training loss {row['training_loss']:.4f}"
@@ -299,7 +296,7 @@ def fit(
         task=plan.sites.manifest.task,
         target=plan.target,
         class_weights=plan.class_weights,
-        spread=spread,
+        spread=spread_of(plan.sites, plan.settings),
         measure=measure,
         folder=folder,
         progress=report,
@@ -481,7 +478,14 @@ def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
         )
 
 
-def _weights(
+def spread_of(sites: Sites, settings: Settings) -> NDArray[np.float64]:
+    """Standard deviation of the network's input per band."""
+    if settings.standardize == "none":
+        return np.array([band.std for band in sites.statistics])
+    return np.ones(len(sites.bands))
+
+
+def class_weights(
     choice: str | tuple[float, ...], task: str, counts: NDArray[np.int64], patches: int
 ) -> NDArray[np.float64]:
     """Weight of each class in the loss; for presence, that of its presence against its absence."""

@@ -254,6 +254,6 @@ def test_a_network_that_begins_with_weights_that_saw_the_labels_is_refused(tmp_p
 
 
 def test_balanced_class_weights_follow_what_a_fold_shows():
-    weights = crossvalidation._class_weights("balanced", np.array([10, 30, 0]))
+    weights = crossvalidation.class_weights("balanced", "class", np.array([10, 30, 0]), 40)
     assert weights.tolist() == [2.0, 40 / 60, 1.0]
-    assert crossvalidation._class_weights((1.0, 2.0, 3.0), np.zeros(3)).tolist() == [1.0, 2.0, 3.0]
+    assert crossvalidation.class_weights((1.0, 2.0, 3.0), "class", np.zeros(3), 0).tolist() == [1.0, 2.0, 3.0]

@@ -91,7 +91,7 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     assert json.loads((model / "scores.json").read_text()) == scores
     card = read_card(model)
     assert card.classes.categories.tolist() == list(CATEGORIES)
-    assert card.patch == (16, 16) and card.reach == 5 and card.resolution == (10.0, 10.0)
+    assert card.patch == (16, 16) and card.reach == 5 and card.largest is None and card.resolution == (10.0, 10.0)
     assert card.scores == scores and card.training["command"] == "r.learn.deep.train ..."
     assert [band.semantic_label for band in card.bands] == ["S2_0", "S2_1", "S2_2", "S2_3"]
     assert card.training["bf16_changes"] == 0
@@ -101,6 +101,25 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     report = (model / "report.html").read_text()
     assert report.count("data:image/png;base64,") == 3 and "http" not in report.split("</style>")[1]
     assert "class 20" in report and "v.sample.patches ..." in report
+
+
+class AtHomeInPatches(Table):
+    """Goes astray in anything larger than a patch of 16 x 16 cells."""
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        scores = super().predict(batch)
+        return scores if batch.shape[-1] == 16 else np.roll(scores, 1, axis=1)
+
+
+def test_a_network_that_is_lost_in_larger_pictures_is_kept_to_patches_and_the_user_told(tmp_path: Path) -> None:
+    backend = fake_backend()
+    backend.load = lambda *_: AtHomeInPatches([0, 1, 2])
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+    said: list[str] = []
+    training.train(plan, tmp_path / "model", backend, command="r.learn.deep.train ...", warn=said.append)
+    card = read_card(tmp_path / "model")
+    assert card.largest == (16, 16) and card.reach == 8
+    assert any("tiles of the size of a patch" in text for text in said)
 
 
 def test_small_patches_are_laid_side_by_side_without_mixing_their_cells() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.keras.context import reach
-from rlearndeep.backends.keras.fitting import Fitted, check, fit
+from rlearndeep.backends.keras.fitting import check, fit
 from rlearndeep.backends.keras.module import build
 from rlearndeep.backends.keras.networks import answers, stride
 from rlearndeep.backends.keras.onnx import check_onnx, export_onnx
 from rlearndeep.backends.keras.prediction import Predictor, load
-from rlearndeep.backends.keras.transfer import Initial, Target, initial_weights
+from rlearndeep.backends.keras.transfer import Initial, initial_weights
 from rlearndeep.backends.keras.weights import FILE, save, versions
+from rlearndeep.backends.running import Fitted
 
 __all__ = [
     "FILE",

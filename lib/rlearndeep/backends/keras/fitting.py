@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from rlearndeep.backends.keras.devices import choose_device, choose_training_pre
 from rlearndeep.backends.keras.engine import keras, start
 from rlearndeep.backends.keras.learner import Feed, Learner, Objective, assign
 from rlearndeep.backends.keras.losses import make_loss
-from rlearndeep.backends.keras.module import Module, build
+from rlearndeep.backends.keras.module import build
 from rlearndeep.backends.keras.schedules import Schedule
 from rlearndeep.backends.keras.transfer import Initial, Tuning, graded, serves_factors
-from rlearndeep.backends.running import Measure, Options, Run, Surroundings
+from rlearndeep.backends.running import Fitted, Measure, Options, Run, Surroundings
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
@@ -26,27 +25,6 @@ from rlearndeep.scene.bands import BandStatistics
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _LARGEST_GRADIENT = 5.0
 _FIRST_RATE = 0.001  # of the range test
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training made.
-
-    Attributes:
-        module: the network of the best epoch.
-        history: a row per epoch: epoch, training_loss, validation_loss, the validation score, learning_rate, seconds.
-        best_epoch: counted from 1; the last one where there is no validation part.
-        device: text for messages.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        learning_rate: at its highest.
-    """
-
-    module: Module
-    history: list[dict[str, Any]]
-    best_epoch: int
-    device: str
-    precision: str
-    learning_rate: float
 
 
 def fit(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.keras.encoders import application, known, published_name
 from rlearndeep.backends.keras.engine import ENGINE, keras
 from rlearndeep.backends.keras.module import Module, build
@@ -25,23 +26,6 @@ _FEWEST = 0.5
 _WAY_OUT = "Choose another architecture= or encoder=, weights=none, or the directory of a model."
 
 Arrays = dict[str, NDArray]
-
-
-@dataclass(frozen=True)
-class Target:
-    """The network that is to begin with weights.
-
-    Attributes:
-        network: how it is built.
-        bands: of its input.
-        classes: of its output; none for a value.
-        task: one of ``TASKS``.
-    """
-
-    network: Network
-    bands: tuple[Band, ...]
-    classes: ClassTable
-    task: str = "class"
 
 
 @dataclass(frozen=True)

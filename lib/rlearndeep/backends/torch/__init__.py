@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
+from rlearndeep.backends.running import Fitted
 from rlearndeep.backends.torch.context import reach
-from rlearndeep.backends.torch.fitting import Fitted, check, fit
+from rlearndeep.backends.torch.fitting import check, fit
 from rlearndeep.backends.torch.networks import answers, build, stride
 from rlearndeep.backends.torch.onnx import check_onnx, export_onnx
 from rlearndeep.backends.torch.prediction import Predictor, load
-from rlearndeep.backends.torch.transfer import Initial, Target, initial_weights
+from rlearndeep.backends.torch.transfer import Initial, initial_weights
 from rlearndeep.backends.torch.weights import FILE, save, versions
 
 __all__ = [

@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import nn
 
 from rlearndeep.backends import checkpoint, is_helper, require
 from rlearndeep.backends.machine import keep_memory
-from rlearndeep.backends.running import Measure, Options, Run, Surroundings
+from rlearndeep.backends.running import Fitted, Measure, Options, Run, Surroundings
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
@@ -36,27 +35,6 @@ from rlearndeep.scene.bands import BandStatistics
 
 _TRAINER_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 _FIRST_RATE = 0.001  # of the range test
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training made.
-
-    Attributes:
-        module: the network of the best epoch, on the CPU.
-        history: a row per epoch: epoch, training_loss, validation_loss, the validation score, learning_rate, seconds.
-        best_epoch: counted from 1; the last one where there is no validation part.
-        device: text for messages.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        learning_rate: at its highest.
-    """
-
-    module: nn.Module
-    history: list[dict[str, Any]]
-    best_epoch: int
-    device: str
-    precision: str
-    learning_rate: float
 
 
 def fit(

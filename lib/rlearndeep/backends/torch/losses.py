@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlearndeep.errors import DeepLearningError
+from rlearndeep.backends.recipes import summands
 from rlearndeep.scene.classes import UNLABELLED
 
 _FOCUS = 2.0
@@ -30,12 +30,8 @@ def make_loss(text: str, weights: Tensor, task: str = "class") -> Loss:
         A function of logits (N, outputs, ...) and labels: class indices (N, ...) or presence (N, classes), with
         ``UNLABELLED``, or values (N, ...) with NaN, where there is no label; 0 where nothing is labelled.
     """
-    names, known = text.split("+"), _LOSSES[task]
-    if any(name not in known for name in names) or len(set(names)) != len(names):
-        raise DeepLearningError(
-            f"The loss must be a sum of different ones of {', '.join(known)}; got '{text}'. Choose e.g. "
-            f"{'+'.join(list(known)[:2])}."
-        )
+    known = _LOSSES[task]
+    names = summands(text, known)
     prepare = _BATCHES[task]
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

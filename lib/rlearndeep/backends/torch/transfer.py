@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.torch.networks import outlined
 from rlearndeep.backends.torch.pretrained import imagenet_weights
 from rlearndeep.backends.torch.weights import read_tensors
@@ -31,23 +32,6 @@ _DEEPEST_PREFIX = 4
 _FEWEST = 0.5
 # A model of this suite holds its network under one of these.
 _PREFIXES = ("", "inner.", "inner.encoder.", "inner.encoder.model.")
-
-
-@dataclass(frozen=True)
-class Target:
-    """The network that is to begin with weights.
-
-    Attributes:
-        network: how it is built.
-        bands: of its input.
-        classes: of its output; none for a value.
-        task: one of ``TASKS``.
-    """
-
-    network: Network
-    bands: tuple[Band, ...]
-    classes: ClassTable
-    task: str = "class"
 
 
 @dataclass(frozen=True)
