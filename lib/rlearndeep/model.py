@@ -27,13 +27,16 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import UNITS, write_text
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.inputs import days_of
 from rlearndeep.scene.novelty import FeatureSpace
+from rlearndeep.scene.resampling import METHODS
 from rlearndeep.scene.tasks import TASKS, Quantity
 
 VERSION = 1
 MANIFEST = "model.json"
 NOVELTY = "novelty.safetensors"
 STAC_VERSION = "1.1.0"
+BRANCH = "branch"
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 
 # A manifest beyond this size was not written by this suite.
@@ -45,6 +48,7 @@ _LARGEST_CATEGORY = 2**53  # beyond it JSON does not keep a number
 # What the extension allows as a name and as a version.
 _MLM_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
 _VERSION_NUMBER = re.compile(r"\d+\.\d+\.\d+(\+[0-9a-zA-Z.-]+)?")
+_SOURCE_NAME = re.compile(r"auxiliary[1-9]\d?|series")
 _LARGEST_NOVELTY = 256 * 1024**2
 
 # What MLM calls the tasks; it has no word of its own for several labels.
@@ -72,6 +76,82 @@ class Network:
     bands: int
     classes: int
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A further source that a model looks at.
+
+    Attributes:
+        name: ``auxiliary1``, ``auxiliary2``, ... or ``series``, as in the patch directory.
+        bands: in the order of the network's input.
+        shape: rows and columns of a window in cells of this source, for a patch of the model.
+        resolution: height and width of a cell in map units.
+        use: ``branch`` - the network has a branch for it and gets it in its own cells; ``nearest`` or ``bilinear`` -
+            its bands are resampled into the cells of the reference and stand behind the bands of the reference and
+            of the sources before it in ``ModelCard.bands``.
+        normalization: of a branch, from raw values to network input; unused for resampled bands, which
+            ``ModelCard.normalization`` covers.
+        dates: of a series in training, ISO 8601; a series to predict may have others, and more or fewer.
+    """
+
+    name: str
+    bands: tuple[Band, ...]
+    shape: tuple[int, int]
+    resolution: tuple[float, float]
+    use: str = "branch"
+    normalization: Normalization = field(default_factory=lambda: Normalization("none"))
+    dates: tuple[str, ...] = ()
+
+    def to_json(self) -> dict:
+        """Plain values for the model's manifest."""
+        return {
+            "name": self.name,
+            "bands": [band.to_json() for band in self.bands],
+            "shape": list(self.shape),
+            "resolution": list(self.resolution),
+            "use": self.use,
+            "normalization": self.normalization.to_json(),
+            "dates": list(self.dates),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict) -> ModelSource:
+        """Inverse of :meth:`to_json`."""
+        return cls(
+            str(values["name"]),
+            tuple(Band.from_json(band) for band in values["bands"]),
+            (int(values["shape"][0]), int(values["shape"][1])),
+            (float(values["resolution"][0]), float(values["resolution"][1])),
+            str(values["use"]),
+            Normalization.from_json(values["normalization"]),
+            tuple(str(day) for day in values["dates"]),
+        )
+
+    def check(self) -> None:
+        """See that the values make sense.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not _SOURCE_NAME.fullmatch(self.name):
+            raise ValueError(f"'{self.name[:40]}' is no name of a source")
+        if self.use not in (BRANCH, *METHODS):
+            raise ValueError(f"unknown use '{self.use[:40]}' of source {self.name}")
+        if not self.bands or bool(self.dates) != (self.name == "series"):
+            raise ValueError(f"bands or dates of source {self.name} make no sense")
+        if not all(1 <= side <= _LARGEST_PATCH for side in self.shape) or self.shape[0] * self.shape[1] > _LARGEST_AREA:
+            raise ValueError(f"patch {self.shape} of source {self.name} is absurd")
+        if not all(side > 0 and math.isfinite(side) for side in self.resolution):
+            raise ValueError(f"resolution {self.resolution} of source {self.name} is absurd")
+        method, numbers = self.normalization.method, (self.normalization.mean, self.normalization.std)
+        if method == "band" and any(len(values) != len(self.bands) for values in numbers):
+            raise ValueError(f"normalisation of source {self.name} does not fit its bands")
+        if not all(math.isfinite(value) for values in numbers for value in values):
+            raise ValueError(f"a statistic of source {self.name} is not finite")
+        if any(value <= 0 for value in self.normalization.std):
+            raise ValueError(f"a standard deviation of source {self.name} is not positive")
+        days_of(self.dates)
 
 
 @dataclass(frozen=True)
@@ -103,6 +183,7 @@ class ModelCard:
         quantity: what the values are; None for other tasks.
         target: statistics of the training labels of a value; the network gives values with mean 0 and
             standard deviation 1 on them. None for other tasks.
+        sources: further ones; none for a model of one source.
     """
 
     backend: str
@@ -125,6 +206,22 @@ class ModelCard:
     quantity: Quantity | None = None
     target: BandStatistics | None = None
     largest: tuple[int, int] | None = None
+    sources: tuple[ModelSource, ...] = ()
+
+    @property
+    def branches(self) -> tuple[ModelSource, ...]:
+        """Sources that the network has a branch for."""
+        return tuple(source for source in self.sources if source.use == BRANCH)
+
+    @property
+    def stacked(self) -> tuple[ModelSource, ...]:
+        """Sources whose bands stand, resampled, behind those of the reference."""
+        return tuple(source for source in self.sources if source.use != BRANCH)
+
+    @property
+    def reference_bands(self) -> tuple[Band, ...]:
+        """The bands that come from the reference."""
+        return self.bands[: len(self.bands) - sum(len(source.bands) for source in self.stacked)]
 
     def to_json(self, name: str) -> dict:
         """The STAC item."""
@@ -189,6 +286,7 @@ class ModelCard:
             "rlearndeep:quantity": self.quantity.to_json() if self.quantity else None,
             "rlearndeep:target": self.target.to_json() if self.target else None,
             "rlearndeep:bands": [band.to_json() for band in self.bands],
+            "rlearndeep:sources": [source.to_json() for source in self.sources],
             "rlearndeep:normalization": self.normalization.to_json(),
             "rlearndeep:classes": self.classes.to_json(),
             "rlearndeep:patch": list(self.patch),
@@ -279,6 +377,7 @@ class ModelCard:
             quantity=Quantity.from_json(values["quantity"]) if values["quantity"] else None,
             target=BandStatistics.from_json(values["target"]) if values["target"] else None,
             largest=(int(values["largest"][0]), int(values["largest"][1])) if values["largest"] else None,
+            sources=tuple(ModelSource.from_json(source) for source in values.get("sources", ())),
         )
         card._check()
         return card
@@ -302,6 +401,10 @@ class ModelCard:
         if not all(side > 0 and math.isfinite(side) for side in self.resolution):
             raise ValueError(f"resolution {self.resolution} is absurd")
         self._check_numbers()
+        for source in self.sources:
+            source.check()
+        if len({source.name for source in self.sources}) != len(self.sources) or not self.reference_bands:
+            raise ValueError("the sources do not fit each other or the bands")
         if Path(self.weights).name != self.weights:
             raise ValueError(f"weights file '{self.weights}' lies outside the model directory")
 

@@ -222,6 +222,34 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """N windows of one shape in a grid.
+
+    Attributes:
+        region: the grid.
+        row, col: first cells, N each; windows may reach beyond the region.
+        shape: rows and columns of each.
+    """
+
+    region: Region
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    shape: tuple[int, int]
+
+    @property
+    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """East and north of the middle of each."""
+        row, col = self.row.astype(np.float64), self.col.astype(np.float64)
+        east = self.region.west + (col + self.shape[1] / 2) * self.region.ewres
+        north = self.region.north - (row + self.shape[0] / 2) * self.region.nsres
+        return east, north
+
+    def around(self, region: Region, shape: tuple[int, int]) -> Windows:
+        """Windows of ``shape`` in another grid whose centres lie nearest; see ``Region.window_starts``."""
+        return Windows(region, *region.window_starts(*self.centres, shape), shape)
+
+
+@dataclass(frozen=True)
 class Tile:
     """A window to read, and the cells that no later tile of the same axis order will change.
 
