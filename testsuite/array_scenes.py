@@ -24,6 +24,7 @@ class ArrayScene:
     cell: float = 10.0
     labels: np.ndarray | None = None
     ignored: np.ndarray | None = None
+    repeats: bool = False
     reads: list[Window] = field(default_factory=list)
 
     def __post_init__(self) -> None:

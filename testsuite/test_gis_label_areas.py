@@ -142,3 +142,38 @@ def test_a_cell_where_areas_overlap_has_none_of_them(plots):
         """,
     )
     assert found == [[1, 2], [1, 0, 0, 2]]
+
+
+def test_the_presence_of_a_class_is_claimed_by_the_one_feature_that_has_it(plots):
+    session, folder = plots
+    patches = folder.parent / "presence"
+    dataset = make_patches(patches, "patch", 4, 40, task="presence")
+    random = np.random.default_rng(5)
+    index = np.array(dataset.index)
+    index["row"], index["col"] = random.integers(0, 97, (2, 40))
+    np.save(patches / "index.npy", index)
+    labels, expected = np.zeros((2, 40, 3), dtype=np.int64)
+    for patch, (top, left) in enumerate(index[["row", "col"]].tolist()):
+        squares = {(row // 10, col // 10) for row in (top, top + 3) for col in (left, left + 3)}
+        for kind in range(3):
+            mine = [(9 - row) * 10 + col + 1 for row, col in squares if (row + col) % 3 == kind]
+            labels[patch, kind] = bool(mine)
+            expected[patch, kind] = mine[0] if len(mine) == 1 else 0
+    labels[0, :], expected[0, :] = 0, 0  # as where the cells of a feature were ignored
+    np.save(patches / "labels.npy", labels.astype(dataset.labels.dtype))
+    session.ok("v.db.addcolumn", "map=squares", "columns=kind varchar(10)")
+    for kind in range(3):
+        where = f"where=(row + col - 2) % 3 = {kind}"
+        session.ok("v.db.update", "map=squares", "column=kind", f"value=Class {10 * kind + 10}", where)
+    session.ok("v.db.update", "map=squares", "column=kind", "query_column=NULL", "where=cat = 1")
+    categories, number = run(
+        session,
+        patches,
+        """
+        categories, number = areas_of_labels(dataset, open_features("squares", "1", "kind"))
+        answer = [categories.tolist(), number.tolist()]
+        """,
+    )
+    found = np.append(0, categories)[np.array(number)]
+    np.testing.assert_array_equal(found, np.where(expected == 1, 0, expected))
+    assert (expected > 0).sum() > 40 and (labels.astype(bool) & (expected == 0)).any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -543,6 +544,50 @@ def test_several_readers_read_the_same(field, mask):
     first, second = (PatchDataset.open(directory(field, name)) for name in "ab")
     np.testing.assert_array_equal(first.images(), second.images())
     np.testing.assert_array_equal(first.index, second.index)
+
+
+def test_labels_that_fit_into_memory_are_read_once_and_are_the_same(field):
+    field.ok("g.region", "n=200245", "s=199985", "w=599985", "e=600315", "res=30")
+    field.ok("r.mapcalc", "coarse = if(row() == 3, null(), if(col() <= 5, 1, 2))")
+    field.ok("g.region", "raster=east")
+    run(field, "raster=coarse", "size=3", "split=none", "memory=1", name="a", output="a")
+    run(field, "raster=coarse", "size=3", "split=none", "memory=300", name="b", output="b")
+    first, second = (PatchDataset.open(directory(field, name)) for name in "ab")
+    np.testing.assert_array_equal(first.labels, second.labels)
+    assert len(np.unique(first.labels)) == 3
+
+
+def test_cells_of_coarse_bands_are_different_ones_in_the_number_asked_for(field):
+    field.ok("g.region", "res=40", "n=200240")
+    for band in ("east", "north"):
+        field.ok("r.mapcalc", f"{band}40 = {band}", "--o")
+    field.ok("i.group", "group=c", "input=east40,north40")
+    field.ok("g.region", "raster=east")
+    wishes = "group=c", "raster=classes", "size=1", "number=30", "output=fp"
+    answer = field.json(TOOL, *wishes, "split=random", f"patches={directory(field)}")
+    assert answer["patches"] == 30 and answer["duplicates"] > 0
+    assert sorted(answer["parts"].values()) == [4, 5, 21]
+    images = PatchDataset.open(directory(field)).images()[:, :, 0, 0]
+    assert len(np.unique(images, axis=0)) == 30
+    plan = field.json(TOOL, "-n", *wishes, "split=none", f"patches={directory(field, 'q')}", "--overwrite")
+    assert plan["duplicates"] is None
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.2, 1.8, 2.4])
+def test_a_killed_run_leaves_directory_and_vector_as_a_pair(field, seconds):
+    """Whatever the moment: the old pair stands, or the new one."""
+    run(field, "raster=classes", "size=4", "split=none")
+    places = "output=fp", f"patches={directory(field)}", "--overwrite"
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", *places]
+    with subprocess.Popen(command, env=field.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    held = len(PatchDataset.open(directory(field)))
+    assert held in (42, 20)
+    assert f"centroids={held}" in field.ok("v.info", "-t", "map=fp")
+    assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == held
 
 
 BAD_INPUT = [

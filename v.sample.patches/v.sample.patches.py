@@ -343,7 +343,7 @@
 # %end
 
 # %option G_OPT_M_NPROCS
-# % description: Number of threads that read bands side by side
+# % description: Number of threads that read bands, and that cut patches, side by side
 # %end
 
 # %option G_OPT_MEMORYMB
@@ -381,6 +381,8 @@
 import os
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import grass.script as gs
@@ -389,8 +391,9 @@ import grass.script as gs
 def find_library() -> None:
     """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
     around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
-    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), ""):
+        # GRASS's own search starts other programs.
+        place = place or gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return
@@ -439,7 +442,13 @@ def read_settings(options: dict):
         split=split,
         seed=int(options["seed"]),
         memory=int(options["memory"]),
+        workers=threads(options),
     )
+
+
+def threads(options: dict) -> int:
+    """Threads to use: as many as there are processors for 0."""
+    return int(options["nprocs"]) or os.cpu_count() or 1
 
 
 def several(text: str) -> list[str]:
@@ -470,6 +479,7 @@ def open_labels(options: dict, settings, region, vector: str, raster: str) -> La
     from rlearndeep.gis.labels import holds_values, raster_classes, raster_values
     from rlearndeep.sampling.labels import PointPlane, empty_table, raster_table, value_raster_table
     from rlearndeep.sampling.levels import raise_classes
+    from rlearndeep.sampling.scene import LABEL_SHARE
     from rlearndeep.scene.levels import LevelTable
 
     if not vector and not raster:
@@ -481,7 +491,7 @@ def open_labels(options: dict, settings, region, vector: str, raster: str) -> La
         quantity, source = raster_values(raster)
         settings.check_values(quantity.name, has_areas=False)
         return Labels(value_raster_table(quantity), source, raster=raster)
-    classes, source = raster_classes(raster, region)
+    classes, source = raster_classes(raster, region, int(LABEL_SHARE * settings.memory))
     if levels is None:
         return Labels(raster_table(classes, source.first, source.last), source, raster=raster)
     raised = raise_classes(levels, classes, options["level"])
@@ -585,7 +595,7 @@ def open_further(options: dict) -> list:
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.sources import open_auxiliary, open_series
 
-    readers = int(options["nprocs"]) or os.cpu_count() or 1
+    readers = threads(options)
     further = open_auxiliary(several(options["auxiliary"]), readers)
     if options["series"]:
         further.append(open_series(several(options["series"]), several(options["dates"]), readers))
@@ -637,14 +647,14 @@ def open_files(options: dict, settings, region, groups, labels: Labels, other: L
             )
         )
     sources = [labels.source, *([other.source] if other else [])]
-    return SceneFiles(groups, region, sources, ignored, int(options["nprocs"]) or os.cpu_count() or 1)
+    return SceneFiles(groups, region, sources, ignored, threads(options))
 
 
 def write(plan, files, scenes, settings, options: dict, extra: dict, started: float) -> dict:
     """Write directory and footprints, which appear together or not at all; the report."""
     from rlearndeep.gis.footprints import publish, write_footprints
     from rlearndeep.gis.projections import extent_degrees, projection
-    from rlearndeep.gis.session import command_line
+    from rlearndeep.gis.session import command_line, show_progress
     from rlearndeep.patches import PatchWriter
     from rlearndeep.sampling.plan import complete, describe, write_plan
     from rlearndeep.sampling.report import add_contents, check_apart, summarize
@@ -652,14 +662,15 @@ def write(plan, files, scenes, settings, options: dict, extra: dict, started: fl
     region, further = scenes[0].region, extra.pop("further")
     manifest = describe(plan, scenes, settings, further)
     with PatchWriter(options["patches"], manifest, len(plan.patches), gs.overwrite()) as writer:
-        plan, sources = write_plan(
-            plan, scenes, settings, writer, lambda done, total: gs.percent(done, total, 5), further, files.close
-        )
+        told = partial(show_progress, step=5)
+        plan, sources = write_plan(plan, scenes, settings, writer, told, further, files.close)
         summary = {**summarize(plan, scenes, further), **extra}
         add_contents(summary, writer, plan.part)
         check_apart(settings, summary)
         tell(plan, settings, summary)
-        footprints, kind = write_footprints(writer, plan.acquisitions, plan.patches.height, plan.patches.width)
+        footprints, kind = write_footprints(
+            writer, plan.acquisitions, plan.patches.height, plan.patches.width, options["output"]
+        )
         if kind == "lines":
             gs.warning(_("Footprints that overlap off a common grid cannot be areas; they are closed lines."))
         summary["seconds"] = round(time.perf_counter() - started, 2)
@@ -729,7 +740,10 @@ def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, e
 
     scenes = files.scenes(plane)
     cells = labels.cells if settings.placement == "points" else None
-    plan = make_plan(scenes, labels.table, settings, cells, several(options["group"]))
+    # A plan reads no bands, and what looks the same in the bands may differ in further sources.
+    reads_only_labels = flags["n"] or extra["further"]
+    wishes = replace(settings, drop_duplicates=False) if reads_only_labels else settings
+    plan = make_plan(scenes, labels.table, wishes, cells, several(options["group"]))
     extra["further"] = with_sizes(options, extra["further"], plan, files.region)
     if not flags["n"]:
         return write(plan, files, scenes, settings, options, extra, started)

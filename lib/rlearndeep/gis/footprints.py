@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import grass.script as gs
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.session import mapset, remove_at_end, temporary_name
+from rlearndeep.gis.session import remove_at_end, temporary_name
 from rlearndeep.patches import PARTS, PatchWriter
 from rlearndeep.scene.geometry import Region
 
@@ -64,30 +67,35 @@ def _means(labels: NDArray[np.float32]) -> list[float | None]:
 
 
 def write_footprints(
-    writer: PatchWriter, acquisitions: Sequence[str], height: NDArray, width: NDArray
+    writer: PatchWriter, acquisitions: Sequence[str], height: NDArray, width: NDArray, name: str
 ) -> tuple[str, str]:
-    """Make a temporary vector of footprints, which :func:`publish` gives its name.
+    """Make a vector of footprints, complete but for its name, which :func:`publish` gives it.
 
     Args:
         writer: holds the patches.
         acquisitions: names, in the order of the index's numbers.
         height, width: rows and columns of imagery of each patch.
+        name: that it will have; its table has it at once, or one like it where a table of that name stands.
 
     Returns:
-        The vector's name and what its features are: ``points``, ``areas`` or ``lines``.
+        The vector's present name and what its features are: ``points``, ``areas`` or ``lines``.
     """
-    name = temporary_name("footprints")
-    remove_at_end("vector", name)
+    hidden = temporary_name("footprints")
+    remove_at_end("vector", hidden)
     kind, geometry = _geometry(writer.index, writer.manifest.region, height, width)
     file, sql = gs.tempfile(), gs.tempfile()
     try:
+        table = _free_table(name)
         with open(file, "w", encoding="utf-8") as stream:
             stream.writelines(geometry)
         with open(sql, "w", encoding="utf-8") as stream:
-            stream.writelines(_statements(name, writer.index["id"].tolist(), attributes(writer, acquisitions)))
-        _quietly("v.in.ascii", flags="n", input=file, output=name, format="standard")
-        _quietly("db.execute", input=sql)
-        _quietly("v.db.connect", map=name, table=name, key="cat", layer=1)
+            stream.writelines(_statements(table, writer.index["id"].tolist(), attributes(writer, acquisitions)))
+        with ThreadPoolExecutor(1) as pool:
+            filled = pool.submit(_quietly, "db.execute", input=sql)
+            _quietly("v.in.ascii", flags="n", input=file, output=hidden, format="standard")
+            filled.result()
+        _quietly("v.db.connect", map=hidden, table=table, key="cat", layer=1)
+        gs.vector_history(hidden, replace=True)
     except CalledModuleError as error:
         raise DeepLearningError(
             f"The vector of footprints could not be written; {error.module} failed. Check the disk space and the "
@@ -96,46 +104,44 @@ def write_footprints(
     finally:
         for path in (file, sql):
             gs.try_remove(path)
-    return name, kind
+    return hidden, kind
+
+
+def _free_table(name: str) -> str:
+    """The name, or the first one like it that no table has; of a vector to be replaced the table still stands."""
+    taken = set(gs.read_command("db.tables", flags="p", quiet=True, errors="ignore").split())
+    numbered = (f"{name}_{number}" for number in range(1, len(taken) + 2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
     """Give the footprints their name and run ``command``, which puts the directory in its place.
 
-    When either fails, both names stand for what they stood for before.
+    Nothing but names of directories changes, so that a kill hardly ever comes in between. When either fails, both
+    names stand for what they stood for before.
     """
-    old = None
-    if gs.find_file(name, element="vector", mapset=mapset())["file"]:
-        old = temporary_name("replaced")
-        _rename(name, old)
+    new, place, old = (_home() / vector for vector in (temporary, name, temporary_name("replaced")))
+    replaces = place.exists()
+    if replaces:
+        place.rename(old)
     try:
-        _rename_with_table(temporary, name)
-        gs.vector_history(name, replace=True)
+        new.rename(place)
         command()
     except BaseException:
-        for table in (temporary, name):
-            with suppress(CalledModuleError):
-                _quietly("db.execute", sql=f"DROP TABLE IF EXISTS {table}")
-        with suppress(CalledModuleError):
-            _quietly("g.remove", flags="f", type="vector", name=name)
-            if old:
-                _rename(old, name)
+        if place.exists():
+            place.rename(new)
+        if replaces:
+            old.rename(place)
         raise
-    if old:
+    if replaces:
         with suppress(CalledModuleError):
-            _quietly("g.remove", flags="f", type="vector", name=old)
+            _quietly("g.remove", flags="f", type="vector", name=old.name)
 
 
-def _rename_with_table(source: str, target: str) -> None:
-    """As g.rename, which copies the table of a map row by row, but in no time."""
-    _quietly("v.db.connect", flags="d", map=source, layer=1)
-    _rename(source, target)
-    _quietly("db.execute", sql=f"ALTER TABLE {source} RENAME TO {target}")
-    _quietly("v.db.connect", map=target, table=target, key="cat", layer=1)
-
-
-def _rename(source: str, target: str) -> None:
-    _quietly("g.rename", vector=f"{source},{target}")
+def _home() -> Path:
+    """Directory of the vectors of the current mapset."""
+    env = gs.gisenv()
+    return Path(env["GISDBASE"], env["LOCATION_NAME"], env["MAPSET"], "vector")
 
 
 def _quietly(module: str, **options) -> None:

@@ -17,6 +17,7 @@ from rlearndeep.gis.rasters import RasterStack
 from rlearndeep.gis.session import command_line, mapset
 from rlearndeep.gis.vectors import LabelVector, rasterize_areas, read_points
 from rlearndeep.patches import PatchDataset
+from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region, Window
 
 _CELLS_AT_ONCE = 1 << 24
@@ -31,8 +32,8 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     """The feature of each label: from the index of the directory, and from the map where a patch has several.
 
     Returns:
-        The categories of the features, ascending, and for each label (a patch, or a cell of one) 1 + the position
-        of its feature; 0 where several gave it, or none.
+        The categories of the features, ascending, and for each label (a patch, a cell of one, or a class that is
+        present in one) 1 + the position of its feature; 0 where several gave it, or none.
 
     Raises:
         DeepLearningError: the labels did not come from this vector.
@@ -41,13 +42,17 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     categories = np.array(sorted(vector.values), dtype=np.int64)
     area = dataset.index["area"]
     known = np.isin(area, categories)
-    if (area[~known] != 0).any() or (manifest.unit == "patch" and not known.any()):
+    several = manifest.unit == "cell" or manifest.task == "presence"
+    if (area[~known] != 0).any() or not (several or known.any()):
         raise DeepLearningError(
             f"Labels are judged in the vector they came from; '{dataset.path}' was made from other features than "
             f"those of <{vector.name}> ({manifest.command}). Give that vector."
         )
     number = np.where(known, np.searchsorted(categories, area) + 1, 0).astype(np.int32)
     rows, cols = manifest.reference.shape
+    if manifest.task == "presence":
+        with _in_region(manifest.region), _plane(vector, categories, manifest.region) as plane:
+            return categories, _claims_of_presence(plane, dataset, _classes(vector, categories, manifest.classes))
     if manifest.unit == "patch" or (rows, cols) == (1, 1):
         return categories, number.reshape(-1, *manifest.label_shape)
     # Without a name the file is gone when the last array on it is.
@@ -60,7 +65,15 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
 
 
 def _read_windows(plane: Plane, dataset: PatchDataset, positions: NDArray[np.int64], result: NDArray) -> None:
-    """Fill in the windows of some patches, in one sweep from the top."""
+    """Fill in the windows of some patches."""
+    for position, part in _windows(plane, dataset, positions):
+        result[position][: part.shape[0], : part.shape[1]] = part
+
+
+def _windows(
+    plane: Plane, dataset: PatchDataset, positions: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Position and cells of some patches, in one sweep from the top."""
     region, (rows, cols) = dataset.manifest.region, dataset.manifest.reference.shape
     top, left = dataset.index["row"], dataset.index["col"]
     order = positions[np.argsort(top[positions], kind="stable")]
@@ -71,9 +84,32 @@ def _read_windows(plane: Plane, dataset: PatchDataset, positions: NDArray[np.int
         strip = plane(Window(first, int(top[order[stop - 1]]) + rows, 0, region.cols))
         for position in order[start:stop]:
             row, col = int(top[position]) - first, int(left[position])
-            part = strip[row : row + rows, col : col + cols]
-            result[position][: part.shape[0], : part.shape[1]] = part
+            yield int(position), strip[row : row + rows, col : col + cols]
         start = stop
+
+
+def _classes(vector: LabelVector, categories: NDArray[np.int64], classes: ClassTable) -> NDArray[np.int64]:
+    """Class index of each feature, that of none first; ``UNLABELLED`` where its label is no class."""
+    known: dict[str, int] = {}
+    for index, entry in enumerate(classes):
+        known[str(entry.category)] = known[entry.label.casefold()] = index
+    labels = [vector.values[category] for category in categories.tolist()]
+    found = (UNLABELLED if label in (None, "") else known.get(str(label).casefold(), UNLABELLED) for label in labels)
+    return np.array([UNLABELLED, *found], dtype=np.int64)
+
+
+def _claims_of_presence(plane: Plane, dataset: PatchDataset, class_of: NDArray[np.int64]) -> NDArray[np.int32]:
+    """For each patch and class that is present the one feature of that class in it, (patches, classes)."""
+    result = np.zeros((len(dataset), len(dataset.manifest.classes)), dtype=np.int32)
+    present = dataset.read_labels(np.arange(len(dataset))) == 1
+    for position, part in _windows(plane, dataset, np.arange(len(dataset))):
+        numbers = np.unique(part)
+        classes = class_of[numbers]
+        for index in np.flatnonzero(present[position]):
+            mine = numbers[classes == index]
+            if len(mine) == 1:
+                result[position, index] = mine[0]
+    return result
 
 
 @contextmanager

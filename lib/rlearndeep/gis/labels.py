@@ -22,16 +22,27 @@ from rlearndeep.scene.tasks import Quantity
 _MOST_CLASSES = 10_000
 _WIDEST_RANGE = 10_000_000
 
-_ROWS_AT_ONCE = 256
+# Resolutions that differ by a smaller share are the same.
+_SAME = 1e-6
+
+# Few enough that their cells are looked at while still near the processor.
+_ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class LabelRaster:
-    """A CELL raster of labels whose values in the region range from ``first`` to ``last``."""
+    """A CELL raster of labels.
+
+    Attributes:
+        name: of the raster.
+        first, last: range of its values.
+        codes: its codes in the region, (rows, cols), where they were kept when they were read first.
+    """
 
     name: str
     first: int
     last: int
+    codes: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,11 @@ class ValueRaster:
     name: str
 
 
-def raster_classes(name: str, region: Region) -> tuple[ClassTable, LabelRaster]:
+def raster_classes(name: str, region: Region, keep: int = 0) -> tuple[ClassTable, LabelRaster]:
     """Classes of the values that an integer raster has in the region, with their labels and colours.
+
+    Args:
+        keep: megabytes; codes that fit are kept, and the raster is not read again.
 
     Raises:
         DeepLearningError: a raster with too many values, or with none but nulls.
@@ -54,13 +68,18 @@ def raster_classes(name: str, region: Region) -> tuple[ClassTable, LabelRaster]:
             f"A label raster holds classes; the values of <{info.name}> range from {first} to {last}. "
             "Give its classes smaller numbers with r.reclass, or make it floating point for regression."
         )
-    present = np.zeros(last - first + 1, dtype=bool)
+    present, kept = np.zeros(last - first + 1 + FIRST_CODE, dtype=bool), None
+    smallest = np.min_scalar_type(len(present) - 1)
+    if region.rows * region.cols * smallest.itemsize <= keep * 1e6:
+        kept = np.empty(region.shape, dtype=smallest)
     with RasterStack([info.name], region, dtype="int32") as stack:
         for row in range(0, region.rows, _ROWS_AT_ONCE):
             cells = stack.read(Window(row, min(row + _ROWS_AT_ONCE, region.rows), 0, region.cols))[0]
-            cells = _checked(cells[cells != CELL_NULL], info.name, first, last)
-            present |= np.bincount(cells - first, minlength=len(present)) > 0
-    values = np.flatnonzero(present) + first
+            codes = _codes(cells, info.name, first, last)
+            present[codes] = True
+            if kept is not None:
+                kept[row : row + len(codes)] = codes
+    values = np.flatnonzero(present[FIRST_CODE:]) + first
     if not len(values):
         raise DeepLearningError(
             f"The region needs labelled cells; <{info.name}> is null in all of it. "
@@ -71,16 +90,18 @@ def raster_classes(name: str, region: Region) -> tuple[ClassTable, LabelRaster]:
             f"A label raster holds at most {_MOST_CLASSES} classes; <{info.name}> has {len(values)} values in the "
             "region. Is it a raster of classes?"
         )
-    return class_table(info.name, values), LabelRaster(info.name, int(values[0]), int(values[-1]))
+    return class_table(info.name, values), LabelRaster(info.name, first, last, kept)
 
 
-def _checked(values: NDArray, name: str, first: int, last: int) -> NDArray:
-    if values.size and (values.min() < first or values.max() > last):
+def _codes(cells: NDArray[np.int32], name: str, first: int, last: int) -> NDArray[np.int32]:
+    """Codes of values, of which ``first`` has the first code."""
+    null, good = cells == CELL_NULL, (cells >= first) & (cells <= last)
+    if not (null | good).all():
         raise DeepLearningError(
             f"Values of a raster must lie in the range that GRASS keeps for it; <{name}> holds others than "
             f"{first} to {last}. Bring its range up to date with r.support -s map={name}."
         )
-    return values
+    return np.where(good, cells - np.int32(first - FIRST_CODE), np.int32(NOTHING))
 
 
 def holds_values(name: str) -> bool:
@@ -128,6 +149,21 @@ class _CodePlane:
 
 
 @dataclass(frozen=True)
+class _KeptPlane:
+    """Codes of a region's cells, (rows, cols), in memory."""
+
+    codes: NDArray
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Codes of a window, (rows, cols)."""
+        plane = np.full(window.shape, NOTHING, dtype=np.int32)
+        part = window.intersection(Window(0, self.codes.shape[0], 0, self.codes.shape[1]))
+        if not part.is_empty:
+            plane[part.relative_to(window).slices] = self.codes[part.slices]
+        return plane
+
+
+@dataclass(frozen=True)
 class _NumberPlane:
     """Values of a floating point raster; every cell that has one has the first code."""
 
@@ -166,7 +202,8 @@ class SceneFiles:
         rasters = [
             source.name
             for source in (*labels, *ignored)
-            if isinstance(source, LabelRaster | ValueRaster | IgnoredCells)
+            if isinstance(source, ValueRaster | IgnoredCells)
+            or (isinstance(source, LabelRaster) and source.codes is None)
         ]
         self._beside = [*(name for group in groups for name in group.names), *rasters]
         self._stacks: list[RasterStack] = []
@@ -189,7 +226,7 @@ class SceneFiles:
     def scenes(self, plane: Plane) -> tuple[GroupScene, ...]:
         """One scene per acquisition, with the labels of a plane."""
         return tuple(
-            GroupScene(self.region, group.bands, self.dtype, bands, plane, ignored)
+            GroupScene(self.region, group.bands, self.dtype, bands, plane, ignored, _repeats(group, self.region))
             for group, bands, ignored in zip(self.groups, self._bands, self._ignored, strict=True)
         )
 
@@ -198,11 +235,19 @@ class SceneFiles:
         return self._stacks[-1]
 
     def _plane(self, source: LabelRaster | ValueRaster | Plane) -> Plane:
+        if isinstance(source, LabelRaster) and source.codes is not None:
+            return _KeptPlane(source.codes)
         if isinstance(source, LabelRaster):
             return _CodePlane(self._open([source.name], "int32"), source.first)
         if isinstance(source, ValueRaster):
             return _NumberPlane(self._open([source.name], "float32"))
         return source
+
+
+def _repeats(group: Group, region: Region) -> bool:
+    """True where all rasters of the group have larger cells than the region."""
+    own = region.nsres * (1 + _SAME), region.ewres * (1 + _SAME)
+    return all(raster.region.nsres > own[0] or raster.region.ewres > own[1] for raster in group.rasters)
 
 
 @dataclass(frozen=True)
@@ -215,6 +260,7 @@ class GroupScene:
     stack: RasterStack
     plane: Plane
     ignored: tuple[RasterStack, IgnoredCells] | None
+    repeats: bool
 
     @property
     def null(self) -> float | int:

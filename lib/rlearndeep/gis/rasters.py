@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ class RasterStack:
     Rows and columns count in ``region``; they may reach beyond it, and beyond the rasters, where
     everything is null. GRASS's MASK is applied, resampling is by nearest neighbour.
 
-    GRASS has one input window per process and refuses to change it while maps are open: stacks that are open at
-    the same time must have the same ``region`` and ``window`` and know of each other's rasters by ``beside``.
+    GRASS has one input window per process and refuses to change it while maps are open. Stacks that are read in turn
+    should therefore have the same ``region`` and ``window`` and know of each other's rasters by ``beside``; those that
+    have not, close their files while another is read, and open them again.
 
     Args:
         names: rasters that exist.
@@ -127,8 +129,9 @@ class RasterStack:
         self._get_nulls = direct.Rast_get_null_value_row
         extents = [raster_info(name).region for name in (*self.names, *beside)]
         self._readable = _readable(region, window or region.window, extents)
-        self._set_window()
-        self._files = [libraster.Rast_open_old(*name.split("@")) for name in self.names]
+        self._window = region.subregion(self._readable)
+        self._files: list[int] = []
+        self._open()
         readers = 1 if libraster.Rast_maskfd() >= 0 else min(readers, len(self._files))
         self._readers = ThreadPoolExecutor(readers) if readers > 1 else None
 
@@ -139,12 +142,13 @@ class RasterStack:
         self.close()
 
     def close(self) -> None:
-        """Close the rasters."""
-        _, libraster, _ = libraries()
-        if self._readers is not None:
-            self._readers.shutdown()
-        while self._files:
-            libraster.Rast_close(self._files.pop())
+        """Close the rasters, when a thread that reads them has finished."""
+        with _reading:
+            if self._readers is not None:
+                self._readers.shutdown()
+            self._close_files()
+            if self in _open_stacks:
+                _open_stacks.remove(self)
 
     @property
     def null(self) -> float | int:
@@ -153,22 +157,36 @@ class RasterStack:
 
     def read(self, window: Window) -> NDArray:
         """Values of a window, (bands, rows, cols), with ``null`` where there are none."""
-        return self._read_rows(window, self.dtype, self.null, self._get_row)
+        with _reading:
+            return self._read_rows(window, self.dtype, self.null, self._get_row)
 
     def read_nulls(self, window: Window) -> NDArray[np.bool_]:
         """True where any of the rasters is null, (rows, cols); much faster than reading the values."""
-        return (self._read_rows(window, np.dtype(np.int8), 1, self._get_nulls) != 0).any(axis=0)
+        with _reading:
+            nulls = self._read_rows(window, np.dtype(np.int8), 1, self._get_nulls)
+        return np.bitwise_or.reduce(nulls, axis=0) != 0
 
-    def _set_window(self) -> None:
+    def _open(self) -> None:
+        """Open the files in their window, unless they are open; those of stacks with another window are closed."""
         global _input_window
-        wanted = self.region.subregion(self._readable)
-        if _input_window != wanted:
-            _, libraster, _ = libraries()
-            libraster.Rast_set_input_window(ctypes.byref(cell_head(wanted)))
-            _input_window = wanted
+        _, libraster, _ = libraries()
+        if _input_window != self._window:
+            for stack in _open_stacks:
+                stack._close_files()
+            libraster.Rast_set_input_window(ctypes.byref(cell_head(self._window)))
+            _input_window = self._window
+        if not self._files:
+            self._files = [libraster.Rast_open_old(*name.split("@")) for name in self.names]
+            if self not in _open_stacks:
+                _open_stacks.append(self)
+
+    def _close_files(self) -> None:
+        _, libraster, _ = libraries()
+        while self._files:
+            libraster.Rast_close(self._files.pop())
 
     def _read_rows(self, window: Window, dtype: np.dtype, outside: float, get_row: Callable) -> NDArray:
-        self._set_window()
+        self._open()
         part = window.intersection(self._readable)
         shape = (len(self._files), *window.shape)
         # A buffer that is filled by the reading alone is not touched twice.
@@ -181,20 +199,25 @@ class RasterStack:
         direct = whole_rows and result.shape[2] == part.cols
 
         def read_band(band: int) -> None:
-            file, row_buffer = self._files[band], np.empty(self._readable.cols, dtype=result.dtype)
+            file, target = self._files[band], result[band, inside.row_start : inside.row_stop]
+            if direct:
+                first, size = target.ctypes.data, target.strides[0]
+                for row in range(part.rows):
+                    get_row(file, first + row * size, source.row_start + row)
+                return
+            row_buffer = np.empty(self._readable.cols, dtype=result.dtype)
             for row in range(part.rows):
-                target = result[band, inside.row_start + row]
-                if direct:
-                    get_row(file, target.ctypes.data, source.row_start + row)
-                else:
-                    get_row(file, row_buffer.ctypes.data, source.row_start + row)
-                    target[inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
+                get_row(file, row_buffer.ctypes.data, source.row_start + row)
+                target[row, inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
 
         list((self._readers.map if self._readers else map)(read_band, range(len(self._files))))
         return result
 
 
+# Held while rasters are read: a change of the input window concerns all open maps.
+_reading = threading.RLock()
 _input_window: Region | None = None
+_open_stacks: list[RasterStack] = []
 
 
 def extent_window(region: Region, extents: Sequence[Region]) -> Window:

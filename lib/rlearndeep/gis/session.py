@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -126,6 +127,7 @@ def libraries() -> tuple[Any, Any, ctypes.CDLL]:
     After the import of ``grass.lib`` an integer passed as ``c_void_p`` is cut to 32 bits; the third
     value lets buffers be passed by address as ``c_size_t``.
     """
+    _tell_where_libraries_are()
     import grass.lib.gis as libgis
     import grass.lib.raster as libraster
 
@@ -141,6 +143,14 @@ def libraries() -> tuple[Any, Any, ctypes.CDLL]:
         getattr(direct, name).argtypes = row[:2]
         getattr(direct, name).restype = None
     return libgis, libraster, direct
+
+
+def _tell_where_libraries_are() -> None:
+    """GRASS's own search asks the linker first, which starts some forty processes."""
+    from grass.lib import ctypes_loader
+
+    if "GISBASE" in os.environ and hasattr(ctypes_loader, "add_library_search_dirs"):
+        ctypes_loader.add_library_search_dirs([os.path.join(os.environ["GISBASE"], "lib")])
 
 
 def _catch_fatal_errors(libgis: Any) -> None:
@@ -161,10 +171,13 @@ def _catch_fatal_errors(libgis: Any) -> None:
 
 
 _error_routine: Any = None
+_ending = threading.Lock()
 
 
 def _end_after_fatal_error(text: str) -> NoReturn:
     """End the process from inside the C library; Python's own way out is not open there."""
+    if not _ending.acquire(blocking=False):
+        threading.Event().wait()  # another thread met an error before this one, and ends the process for both
     try:
         gs.error(f"GRASS could not go on: {text} Outputs of this run were not written; check disk space and inputs.")
         cleanup()
@@ -172,6 +185,12 @@ def _end_after_fatal_error(text: str) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(1)
+
+
+def show_progress(done: int, total: int, step: int = 1) -> None:
+    """Print percents in steps, as ``gs.percent`` does, which starts a program each time."""
+    libgis, _, _ = libraries()
+    libgis.G_percent(done, total, step)
 
 
 def cell_head(region: Region) -> Any:

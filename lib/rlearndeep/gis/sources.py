@@ -10,12 +10,13 @@ from datetime import date
 
 import grass.script as gs
 import numpy as np
+from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.groups import Group, grid_remarks, open_group, open_groups
 from rlearndeep.gis.rasters import RasterStack
 from rlearndeep.patches import Source
-from rlearndeep.scene.geometry import Region
+from rlearndeep.scene.geometry import Region, Window
 
 _DATE = re.compile(r"\b(\d{1,2}) ([A-Za-z]{3}) (\d{4})")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -49,6 +50,31 @@ class GroupSource:
         dtype = np.dtype(self.source.dtype)
         read_as = "int32" if dtype.kind in "iu" else dtype.name
         return RasterStack(self.groups[layer].names, region, dtype=read_as, readers=self.readers)
+
+    def of_bands(self, positions: Sequence[int]) -> GroupSource:
+        """The source with some of its bands, in another order."""
+        bands = tuple(self.source.bands[position] for position in positions)
+        groups = tuple(
+            replace(
+                group,
+                rasters=tuple(group.rasters[position] for position in positions),
+                bands=tuple(group.bands[position] for position in positions),
+            )
+            for group in self.groups
+        )
+        return replace(self, source=replace(self.source, bands=bands), groups=groups)
+
+    def read(self, window: Window) -> NDArray[np.float32]:
+        """All bands of all dates on a window of the source's grid, (dates * bands, rows, cols); NaN is null.
+
+        The rasters are open only while they are read, date by date: a series may have more than a process may open.
+        """
+        number = len(self.source.bands)
+        planes = np.empty((number * len(self.groups), *window.shape), dtype=np.float32)
+        for date_number, group in enumerate(self.groups):
+            with RasterStack(group.names, self.region, window, readers=self.readers) as stack:
+                planes[date_number * number : (date_number + 1) * number] = stack.read(window)
+        return planes
 
     def remarks(self) -> list[str]:
         """One sentence per raster that is not on the source's grid."""

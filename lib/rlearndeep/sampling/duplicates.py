@@ -1,4 +1,4 @@
-"""Identical patches, found in one pass over what sums have in common."""
+"""Identical patches: found before they are chosen by a number of their content, or among those that are written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,52 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.patches import PatchWriter
+from rlearndeep.patches import Manifest, PatchWriter
+from rlearndeep.sampling.patchset import PatchSet
+from rlearndeep.sampling.placement import mix, priority
+
+# Bytes of a number of the content; of twenty million patches two different ones share one with a chance of 1e-5.
+_KEY = 8
+
+# Contents of at most so many bytes are mixed at once for all patches, larger ones digested one by one.
+_FEW_BYTES = 64
 
 # Bytes of a digest: two different patches share one with a chance of 2 to the power of -64 in
 # four thousand million patches.
 _DIGEST = 16
+
+
+class ContentKeys:
+    """Takes the content of patches and keeps a number of each that depends on nothing else.
+
+    Attributes:
+        manifest: what the patches are like.
+        keys: the numbers.
+    """
+
+    def __init__(self, manifest: Manifest, count: int) -> None:
+        self.manifest = manifest
+        self.keys = np.zeros(count, dtype=np.uint64)
+
+    def put(self, name: str, first: int, values: NDArray) -> None:
+        """Let rows of an array count, from patch ``first`` on."""
+        rows, flat = slice(first, first + len(values)), _bytes(values)
+        if flat.shape[1] > _FEW_BYTES:
+            digests = b"".join(hashlib.blake2b(row, digest_size=_KEY).digest() for row in flat)
+            flat = np.frombuffer(digests, dtype=np.uint8).reshape(len(values), _KEY)
+        words = np.zeros((len(values), -(-flat.shape[1] // _KEY) * _KEY), dtype=np.uint8)
+        words[:, : flat.shape[1]] = flat
+        for word in words.view(np.uint64).T:
+            self.keys[rows] = mix(self.keys[rows], word)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def first_of_each(keys: NDArray[np.uint64], patches: PatchSet, seed: int) -> NDArray[np.int64]:
+    """Positions, ascending, of one patch of each content: the one that a choice by chance would take first."""
+    order = np.argsort(priority(seed, patches.row, patches.col), kind="stable")
+    return np.sort(order[np.unique(keys[order], return_index=True)[1]])
 
 
 def duplicates(writer: PatchWriter, signatures: NDArray, part: NDArray[np.int32]) -> NDArray[np.int64]:

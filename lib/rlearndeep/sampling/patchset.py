@@ -70,6 +70,11 @@ class PatchSet:
         )
         return first, place.ravel()
 
+    def stand_where(self, others: PatchSet) -> NDArray[np.bool_]:
+        """True for patches at whose place, in any acquisition, one of others lies."""
+        mine, theirs = ((patches.row << np.int64(32)) + patches.col for patches in (self, others))
+        return np.isin(mine, theirs)
+
     def of_acquisition(self, number: int) -> NDArray[np.int64]:
         """Positions of the patches of an acquisition, ascending."""
         return np.arange(len(self)) if self.acquisition is None else np.flatnonzero(self.acquisition == number)

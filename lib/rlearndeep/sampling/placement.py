@@ -102,12 +102,16 @@ def priority(seed: int, row: NDArray, col: NDArray) -> NDArray[np.uint64]:
     """A number per place that looks random and depends on nothing but the seed and the place."""
     with np.errstate(over="ignore"):
         mixed = np.asarray(row, dtype=np.int64).astype(np.uint64) * np.uint64(_GOLDEN)
-        for value in (np.asarray(col, dtype=np.int64).astype(np.uint64), np.uint64(seed % 2**64)):
-            mixed = (mixed ^ value) + np.uint64(_GOLDEN)
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX[0])
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX[1])
-            mixed = mixed ^ (mixed >> np.uint64(31))
-    return mixed
+    return mix(mix(mixed, np.asarray(col, dtype=np.int64).astype(np.uint64)), np.uint64(seed % 2**64))
+
+
+def mix(state: NDArray[np.uint64], value: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """What the splitmix64 generator makes of numbers and of others that are to count as well."""
+    with np.errstate(over="ignore"):
+        mixed = (state ^ value) + np.uint64(_GOLDEN)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX[0])
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX[1])
+        return mixed ^ (mixed >> np.uint64(31))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import INDEX_DTYPE, PARTS, Manifest, PatchWriter, Source
-from rlearndeep.sampling.duplicates import duplicates
+from rlearndeep.sampling.duplicates import ContentKeys, duplicates, first_of_each
 from rlearndeep.sampling.labels import LabelTable
 from rlearndeep.sampling.patchset import PatchSet
 from rlearndeep.sampling.placement import Chooser, Grid, Placement, places_of_points, random_places
@@ -47,6 +47,8 @@ class Plan:
         dropped: places that gave no patch.
         found: patches there were to choose from.
         duplicates: identical patches removed, or found and kept; None before cells were read.
+        passed_over: those of them that were found before the choice, which others made good; None where none
+            were looked for.
         absent: labels of classes of the source that no patch has.
         acquisitions: their names.
         task: what a label says, one of ``TASKS``.
@@ -61,6 +63,7 @@ class Plan:
     dropped: Dropped
     found: int
     duplicates: int | None = None
+    passed_over: int | None = None
     absent: tuple[str, ...] = ()
     acquisitions: tuple[str, ...] = ()
     task: str = "class"
@@ -103,6 +106,9 @@ def make_plan(
 ) -> Plan:
     """Survey the scenes, choose patches, and divide them.
 
+    Where identical patches are to be dropped and are likely - of single cells, and of bands coarser than the
+    grid - the bands are read once more, so that all patches that are chosen and divided are different.
+
     Args:
         scenes: one per acquisition, on one grid, with the same bands and labels.
         points: rows and columns of the cells for ``placement=points``.
@@ -118,7 +124,8 @@ def make_plan(
         settings.check_values(table.quantity.name, table.has_areas)
     if settings.background is not None:
         table = table.with_background(settings.background)
-    patches, dropped, found, size = _choose(scenes, table, settings, points)
+    choice = _choose(scenes, table, settings, points)
+    patches, dropped = choice.patches, choice.dropped
     weights = patches.totals(np.zeros(len(patches), dtype=np.int64), 1, len(table.classes))[0]
     present = weights > 0
     absent = tuple(label for label, here in zip(table.classes.labels, present, strict=True) if not here)
@@ -129,18 +136,24 @@ def make_plan(
     kept = division.part != LEFT_OUT
     dropped += Dropped(buffer=int((~kept).sum()))
     return Plan(
-        size,
+        choice.size,
         table,
         patches.take(kept),
         division.part[kept],
         division.block[kept],
         division,
         dropped,
-        found,
+        choice.found,
+        duplicates=choice.passed_over,
+        passed_over=choice.passed_over,
         absent=absent,
         acquisitions=tuple(acquisitions),
-        task="presence" if settings.rule == "presence" else "value" if table.quantity else "class",
+        task=_task(settings, table),
     )
+
+
+def _task(settings: Settings, table: LabelTable) -> str:
+    return "presence" if settings.rule == "presence" else "value" if table.quantity else "class"
 
 
 def _check_size(size: tuple[int, int], region: Region) -> None:
@@ -151,27 +164,94 @@ def _check_size(size: tuple[int, int], region: Region) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """Patches, the places that gave none, how many patches there were, and their size.
+
+    Attributes:
+        passed_over: patches that are identical with a chosen one; None where none were looked for.
+    """
+
+    patches: PatchSet
+    dropped: Dropped
+    found: int
+    size: tuple[int, int]
+    passed_over: int | None = None
+
+
 def _choose(
     scenes: Sequence[Scene], table: LabelTable, settings: Settings, points: tuple[NDArray, NDArray] | None
-) -> tuple[PatchSet, Dropped, int, tuple[int, int]]:
-    """The patches wanted, what was dropped, how many there were to choose from, and their size."""
+) -> _Choice:
+    """The patches wanted; more are looked at while identical ones leave too few."""
+    more, wanted = 1, settings.number or settings.per_class
+    while True:
+        offer = _offer(scenes, table, settings, points, more)
+        choice = _different(offer, scenes, table, settings)
+        if wanted is None:
+            return choice
+        short = _counts(choice.patches, settings, len(table.classes)) < wanted
+        if not (short & (_counts(offer.patches, settings, len(table.classes)) >= wanted * more)).any():
+            return choice
+        more *= _DRAW_MORE
+
+
+def _counts(patches: PatchSet, settings: Settings, classes: int) -> NDArray[np.int64]:
+    """Places, or places of each class where those are limited."""
+    places = patches.take(patches.places()[0])
+    if settings.per_class is None:
+        return np.array([len(places)])
+    return np.array([places.has_class(index).sum() for index in range(classes)])
+
+
+def _offer(
+    scenes: Sequence[Scene],
+    table: LabelTable,
+    settings: Settings,
+    points: tuple[NDArray, NDArray] | None,
+    more: int,
+) -> _Choice:
+    """So many times more patches than are wanted, or all there are; identical ones among them."""
     if settings.rule == "object":
-        return _choose_objects(scenes, table, settings)
+        return _offer_objects(scenes, table, settings, more)
     if settings.size is None:
         raise ValueError("only the rule 'object' can do without a size")
     if settings.placement == "random" and settings.size != (1, 1):
-        return (*_choose_random(scenes, table, settings, settings.size), settings.size)
+        return _offer_random(scenes, table, settings, settings.size, more)
     placement, edge = _places(scenes[0], settings, settings.size, points)
-    chooser, dropped = _survey(scenes, table, settings, settings.size, placement)
+    chooser, dropped = _survey(scenes, table, settings, settings.size, placement, more)
     dropped += Dropped(edge=edge * len(scenes))
-    return _checked(chooser.chosen(), dropped), dropped, chooser.found, settings.size
+    return _Choice(_checked(chooser.chosen(), dropped), dropped, chooser.found, settings.size)
+
+
+def _different(offer: _Choice, scenes: Sequence[Scene], table: LabelTable, settings: Settings) -> _Choice:
+    """The choice from an offer: of different patches, where identical ones are likely and not wanted."""
+    likely = offer.size == (1, 1) or any(scene.repeats for scene in scenes)
+    # Where places have their parts already, the split must come first: of identical patches the test's stays.
+    if not (settings.drop_duplicates and likely and settings.split.goes_by_shares):
+        chooser = _chooser(table, settings)
+        chooser.add(offer.patches)
+        return replace(offer, patches=_checked(chooser.chosen(), offer.dropped))
+    contents = ContentKeys(_manifest(table, offer.size, scenes, settings), len(offer.patches))
+    write_patches(scenes, table, offer.patches, contents, settings.memory, workers=settings.workers)
+    different = first_of_each(contents.keys, offer.patches, settings.seed)
+    chooser = _chooser(table, settings)
+    chooser.add(offer.patches.take(different))
+    patches = _checked(chooser.chosen(), offer.dropped)
+    chosen = different[offer.patches.take(different).stand_where(patches)]
+    passed_over = int(np.isin(contents.keys, contents.keys[chosen]).sum()) - len(chosen)
+    return replace(offer, patches=patches, passed_over=passed_over)
 
 
 def _survey(
-    scenes: Sequence[Scene], table: LabelTable, settings: Settings, size: tuple[int, int], placement: Placement
+    scenes: Sequence[Scene],
+    table: LabelTable,
+    settings: Settings,
+    size: tuple[int, int],
+    placement: Placement,
+    more: int,
 ) -> tuple[Chooser, Dropped]:
     """What all acquisitions offer at the places of a placement."""
-    chooser, dropped = _chooser(table, settings), Dropped()
+    chooser, dropped = _chooser(table, settings, more), Dropped()
     for scene, number in _numbered(scenes):
         dropped += survey(scene, table, settings, size, placement, chooser, number)
     return chooser, dropped
@@ -182,17 +262,15 @@ def _numbered(scenes: Sequence[Scene]) -> list[tuple[Scene, int | None]]:
     return [(scene, number if len(scenes) > 1 else None) for number, scene in enumerate(scenes)]
 
 
-def _choose_objects(
-    scenes: Sequence[Scene], table: LabelTable, settings: Settings
-) -> tuple[PatchSet, Dropped, int, tuple[int, int]]:
-    chooser, dropped = _chooser(table, settings), Dropped()
+def _offer_objects(scenes: Sequence[Scene], table: LabelTable, settings: Settings, more: int) -> _Choice:
+    chooser, dropped = _chooser(table, settings, more), Dropped()
     for scene, number in _numbered(scenes):
         patches, lost = survey_objects(scene, table, settings, number)
         dropped += lost
         chooser.add(patches)
     chosen = _checked(chooser.chosen(), dropped)
     size = settings.size or (int(chosen.height.max()), int(chosen.width.max()))
-    return chosen, dropped, chooser.found, size
+    return _Choice(chosen, dropped, chooser.found, size)
 
 
 def _places(
@@ -206,32 +284,26 @@ def _places(
     return grid, grid.reaching_out
 
 
-def _choose_random(
-    scenes: Sequence[Scene], table: LabelTable, settings: Settings, size: tuple[int, int]
-) -> tuple[PatchSet, Dropped, int]:
-    region = scenes[0].region
-    wanted = settings.number or (settings.per_class or 0) * len(table.classes)
+def _offer_random(
+    scenes: Sequence[Scene], table: LabelTable, settings: Settings, size: tuple[int, int], more: int
+) -> _Choice:
+    region, wanted = scenes[0].region, (settings.number or settings.per_class or 0) * more
     total = (region.rows - size[0] + 1) * (region.cols - size[1] + 1)
-    draws = wanted + wanted // 8 + 64
+    in_all = wanted * (len(table.classes) if settings.per_class else 1)
+    draws = in_all + in_all // 8 + 64
     while True:
         placement = random_places(region.shape, size, draws, settings.seed)
-        chooser, dropped = _survey(scenes, table, settings, size, placement)
+        chooser, dropped = _survey(scenes, table, settings, size, placement, more)
         patches = chooser.chosen()
-        enough = patches is not None and _enough(patches, settings, len(table.classes))
+        enough = patches is not None and (_counts(patches, settings, len(table.classes)) >= wanted).all()
         if enough or draws >= min(total, _MOST_DRAWS):
-            return _checked(patches, dropped), dropped, chooser.found
+            return _Choice(_checked(patches, dropped), dropped, chooser.found, size)
         draws *= _DRAW_MORE
 
 
-def _enough(patches: PatchSet, settings: Settings, classes: int) -> bool:
-    places = patches.take(patches.places()[0])
-    if settings.number is not None:
-        return len(places) >= settings.number
-    return all(places.has_class(index).sum() >= (settings.per_class or 0) for index in range(classes))
-
-
-def _chooser(table: LabelTable, settings: Settings) -> Chooser:
-    return Chooser(settings.number, settings.per_class, len(table.classes), settings.seed)
+def _chooser(table: LabelTable, settings: Settings, more: int = 1) -> Chooser:
+    number, per_class = (limit and limit * more for limit in (settings.number, settings.per_class))
+    return Chooser(number, per_class, len(table.classes), settings.seed)
 
 
 def _checked(patches: PatchSet | None, dropped: Dropped) -> PatchSet:
@@ -277,7 +349,13 @@ def write_plan(
         progress(written[0], layers * count)
 
     moments = write_patches(
-        scenes, plan.table, plan.patches, writer, settings.memory, lambda done, _: progress(done, layers * count)
+        scenes,
+        plan.table,
+        plan.patches,
+        writer,
+        settings.memory,
+        lambda done, _: progress(done, layers * count),
+        settings.workers,
     )
     done_with_scenes()
     written[0] = count
@@ -290,7 +368,11 @@ def write_plan(
     if settings.drop_duplicates and len(extra):
         kept = writer.remove(extra)
     plan = replace(
-        plan, patches=plan.patches.take(kept), part=plan.part[kept], block=plan.block[kept], duplicates=len(extra)
+        plan,
+        patches=plan.patches.take(kept),
+        part=plan.part[kept],
+        block=plan.block[kept],
+        duplicates=len(extra) + (plan.passed_over or 0),
     )
     _check_left(plan)
     writer.index[:] = plan.index(region)
@@ -313,16 +395,20 @@ def describe(
     plan: Plan, scenes: Sequence[Scene], settings: Settings, further: Sequence[FurtherSource] = ()
 ) -> Manifest:
     """The manifest of a plan, without statistics, report and provenance."""
+    manifest = _manifest(plan.table, plan.size, scenes, settings)
+    return replace(manifest, sources=(*manifest.sources, *(other.source for other in further)))
+
+
+def _manifest(table: LabelTable, size: tuple[int, int], scenes: Sequence[Scene], settings: Settings) -> Manifest:
     region, first = scenes[0].region, scenes[0]
-    source = Source("reference", first.bands, plan.size, (region.nsres, region.ewres), first.dtype.name)
     return Manifest(
-        "patch" if plan.table.is_empty else settings.unit,
-        "none" if plan.table.is_empty else settings.rule,
-        (source, *(other.source for other in further)),
-        plan.classes,
+        "patch" if table.is_empty else settings.unit,
+        "none" if table.is_empty else settings.rule,
+        (Source("reference", first.bands, size, (region.nsres, region.ewres), first.dtype.name),),
+        table.named_classes,
         region,
-        task=plan.task,
-        quantity=plan.table.quantity,
+        task=_task(settings, table),
+        quantity=table.quantity,
     )
 
 

@@ -118,7 +118,8 @@ def _wanted(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
     """What was found against what was asked for."""
     places, wanted = plan.division.places, settings.number
     if wanted is not None and places < wanted:
-        yield f"number= asked for {wanted} patches; {places} were found. Use a smaller size= or stride=."
+        different = " different" if plan.passed_over else ""
+        yield f"number= asked for {wanted} patches; {places}{different} were found. Use a smaller size= or stride=."
     if settings.per_class is not None:
         patches = plan.patches.take(plan.patches.places()[0])
         for index, entry in enumerate(summary["classes"]):
@@ -130,9 +131,10 @@ def _wanted(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
                 )
     if plan.absent and len(plan.classes):
         yield f"No patch has class '{', '.join(plan.absent)}': left out of the dataset."
-    if wanted is not None and settings.drop_duplicates and plan.duplicates:
+    late = (plan.duplicates or 0) - (plan.passed_over or 0)
+    if wanted is not None and settings.drop_duplicates and late:
         yield (
-            f"number= chose {places} patches; {plan.duplicates} of them were identical with others and are left out. "
+            f"number= chose {places} patches; {late} of them were identical with others and are left out. "
             "Ask for more, or use duplicates=keep."
         )
     if plan.division.straddling:

@@ -14,6 +14,12 @@ from rlearndeep.scene.geometry import Region, Window
 
 Planes = tuple[NDArray, ...]
 
+LABEL_SHARE = 0.25
+"""Share of the memory in which labels may be kept that would be read several times."""
+
+# Share of the memory for strips. The rest is for patches in work, and for what the C library does not give back.
+_STRIP_SHARE = 0.6
+
 
 class Scene(Protocol):
     """Imagery of one acquisition and a label plane on one grid; windows count in ``region`` and may reach beyond it.
@@ -23,12 +29,14 @@ class Scene(Protocol):
         bands: of the reference source.
         dtype: type in which every value of the bands is exact.
         null: the value of ``read`` that means null; not a number for floating point.
+        repeats: True where all bands are coarser than the grid, so that cells repeat each other.
     """
 
     region: Region
     bands: tuple[Band, ...]
     dtype: np.dtype
     null: float | int
+    repeats: bool
 
     def read(self, window: Window) -> NDArray:
         """Values of the bands, (bands, rows, cols)."""
@@ -85,6 +93,6 @@ def sweep(
 
 
 def strip_rows(cols: int, bytes_per_cell: int, height: int, memory: int) -> int:
-    """Rows of beginnings per strip, so that a strip keeps within ``memory`` megabytes where it can."""
-    fitting = int(memory * 1e6 / (bytes_per_cell * cols))
+    """Rows of beginnings per strip, so that strips keep within their share of ``memory`` megabytes where they can."""
+    fitting = int(memory * 1e6 * _STRIP_SHARE / (bytes_per_cell * cols))
     return max(1, min(1024, fitting - height + 1))

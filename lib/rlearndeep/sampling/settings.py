@@ -59,6 +59,11 @@ class Split:
         """True when the split promises that patches of two parts never overlap."""
         return self.kind in ("block", "column")
 
+    @property
+    def goes_by_shares(self) -> bool:
+        """True when patches have no parts before they are divided, as names and acquisitions may give them."""
+        return self.kind not in ("column", "acquisition")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a manifest."""
         return {
@@ -91,6 +96,7 @@ class Settings:
         percentile: of the cells with points, at which the rule ``density`` cuts their number.
         seed: of every random choice.
         memory: megabytes to work in.
+        workers: threads that cut patches, beside the one that reads.
     """
 
     size: tuple[int, int] | None
@@ -107,11 +113,12 @@ class Settings:
     split: Split = field(default_factory=Split)
     seed: int = 1
     memory: int = 300
+    workers: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("label", self.rule, RULES)
         _check_choice("placement", self.placement, PLACEMENTS)
-        for name in ("number", "per_class", "memory"):
+        for name in ("number", "per_class", "memory", "workers"):
             _check_positive(name, getattr(self, name))
         for name, sides in (("size", self.size), ("stride", self.stride)):
             for side in sides or ():

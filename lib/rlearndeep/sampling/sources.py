@@ -13,23 +13,16 @@ from numpy.typing import NDArray
 
 from rlearndeep.patches import PatchWriter, Source
 from rlearndeep.sampling.scene import Planes, strip_rows, sweep
-from rlearndeep.sampling.writing import Moments, bytes_per_cell, cleaned, copy_windows, in_batches, typical
+from rlearndeep.sampling.writing import (
+    Imagery,
+    Moments,
+    bytes_per_cell,
+    copy_windows,
+    in_batches,
+    read_cleaned,
+    typical,
+)
 from rlearndeep.scene.geometry import Region, Window
-
-
-class Imagery(Protocol):
-    """Bands that can be read; windows count in the region they were opened with.
-
-    Attributes:
-        null: the value that means null; not a number for floating point.
-    """
-
-    @property
-    def null(self) -> float | int:
-        """See above."""
-
-    def read(self, window: Window) -> NDArray:
-        """Values of the bands, (bands, rows, cols)."""
 
 
 class FurtherSource(Protocol):
@@ -107,7 +100,7 @@ def write_source(
 
 
 def _read(imagery: Imagery, source: Source, window: Window) -> Planes:
-    return cleaned(imagery.read(window), imagery.null, np.dtype(source.dtype), source.bands)
+    return read_cleaned(imagery, np.dtype(source.dtype), source.bands, window)
 
 
 def _cut(

@@ -22,6 +22,9 @@ from rlearndeep.scene.geometry import Window
 # Working memory per cell of a strip: codes, class, sums of two kinds, areas and groups.
 _BYTES_PER_CELL = 64
 
+# And per place that is judged.
+_BYTES_PER_PLACE = 120
+
 _FEW_CLASSES = 16
 
 # Cells of windows judged at once: few enough to stay near the processor.
@@ -95,7 +98,9 @@ def survey(
     """
     region = scene.region
     dropped = Dropped()
-    step = strip_rows(region.cols, _BYTES_PER_CELL, size[0], settings.memory)
+    stride = settings.stride or size
+    per_cell = _BYTES_PER_CELL + _BYTES_PER_PLACE // (stride[0] * stride[1])
+    step = strip_rows(region.cols, per_cell, size[0], settings.memory)
     read = partial(read_planes, scene)
     last = region.rows - size[0] + 1
     for start, stop, (codes, nulls) in sweep(read, 0, last, size[0], step, region.cols):

@@ -1,18 +1,19 @@
-"""The second pass: cut the chosen patches out of their source in one sweep, straight into the directory."""
+"""The second pass: cut the chosen patches out of their source in one sweep, one batch after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import Manifest, PatchWriter, Source
+from rlearndeep.patches import Manifest, Source
 from rlearndeep.sampling.labels import LabelTable
 from rlearndeep.sampling.patchset import PatchSet
 from rlearndeep.sampling.scene import Planes, Scene, strip_rows, sweep
@@ -26,6 +27,40 @@ _LARGE_PATCH = 256
 
 # Bytes of patches handled at once: few enough to be summed while still near the processor.
 _BYTES_AT_ONCE = 1 << 20
+
+# Rows read at once, for the same reason.
+_ROWS_AT_ONCE = 16
+
+
+class Imagery(Protocol):
+    """Bands that can be read; windows count in the region they were opened with.
+
+    Attributes:
+        null: the value that means null; not a number for floating point.
+    """
+
+    @property
+    def null(self) -> float | int:
+        """See above."""
+
+    def read(self, window: Window) -> NDArray:
+        """Values of the bands, (bands, rows, cols)."""
+
+
+class Sink(Protocol):
+    """What takes patches, batch after batch in their order.
+
+    Attributes:
+        manifest: what the patches are like.
+    """
+
+    manifest: Manifest
+
+    def put(self, name: str, first: int, values: NDArray) -> None:
+        """Take rows of the array ``name`` (``labels``, a source's name, or that with ``_valid``) from ``first`` on."""
+
+    def release(self) -> None:
+        """Told when a strip is done."""
 
 
 @dataclass(frozen=True)
@@ -89,52 +124,66 @@ def write_patches(
     scenes: Sequence[Scene],
     table: LabelTable,
     patches: PatchSet,
-    writer: PatchWriter,
+    sink: Sink,
     memory: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int = 1,
 ) -> Moments:
-    """Cut patches, ordered by acquisition and first row, into the arrays of a writer.
+    """Cut patches, ordered by acquisition and first row, and hand them on.
 
     Null cells are stored as 0 and are not valid; cells that are null or padding have no label.
 
     Args:
         scenes: one per acquisition.
-        writer: with as many rows as there are patches; its reference source has the size of a patch.
+        sink: takes them; the reference source of its manifest has the size of a patch.
         memory: megabytes to work in.
         progress: told how many patches of how many are written.
+        workers: threads that cut, beside the one that reads.
 
     Raises:
         DeepLearningError: a raster holds values beyond the range GRASS keeps for it.
     """
-    source = writer.manifest.reference
+    source = sink.manifest.reference
     height, width = source.shape
     cols = max(scenes[0].region.cols, int(patches.col.max()) + width)
     step = strip_rows(cols, bytes_per_cell(source), height, memory)
     moments: Moments | None = None
-    for number, scene in enumerate(scenes):
-        own = patches.of_acquisition(number)
-        if not len(own):
-            continue
-        offset, row = int(own[0]), patches.row[own]
-        labels = LabelReader.of(scene, table, writer.manifest)
-        read = partial(_read, scene, labels, np.dtype(source.dtype))
-        for start, stop, planes in sweep(read, int(row[0]), int(row[-1]) + 1, height, step, cols):
-            if moments is None:
-                moments = Moments.empty(len(patches), typical(planes[0], planes[1]))
-            begin, end = (offset + np.searchsorted(row, [start, stop])).tolist()
-            for rows in in_batches(begin, end, source):
-                _cut(planes, patches.take(rows), start, writer, rows, moments)
-                labels.write(planes[2:], patches.take(rows), start, writer, rows)
-            writer.release()
-            progress(end, len(patches))
+    with ThreadPoolExecutor(workers) as pool:
+        for number, scene in enumerate(scenes):
+            own = patches.of_acquisition(number)
+            if not len(own):
+                continue
+            offset, row = int(own[0]), patches.row[own]
+            labels = LabelReader.of(scene, table, sink.manifest)
+            read = partial(_read, scene, labels, np.dtype(source.dtype))
+            for start, stop, planes in sweep(read, int(row[0]), int(row[-1]) + 1, height, step, cols):
+                if moments is None:
+                    moments = Moments.empty(len(patches), typical(planes[0], planes[1]))
+                begin, end = (offset + np.searchsorted(row, [start, stop])).tolist()
+                hand_on = partial(_hand_on, planes, start, patches, labels, sink, moments)
+                list(pool.map(hand_on, in_batches(begin, end, source)))
+                sink.release()
+                progress(end, len(patches))
     if moments is None:
         raise ValueError("there are no patches to write")
     return moments
 
 
+def _hand_on(
+    planes: Planes, start: int, patches: PatchSet, labels: LabelReader, sink: Sink, moments: Moments, rows: slice
+) -> None:
+    """Cut some patches, whose rows count from ``start`` in the planes, sum them up, and give them to the sink."""
+    source, batch = sink.manifest.reference, patches.take(rows)
+    images, valid = _cut(planes, batch, start, source)
+    moments.fill(rows, images, valid)
+    sink.put(source.name, rows.start, images)
+    sink.put(f"{source.name}_valid", rows.start, valid)
+    sink.put("labels", rows.start, labels.cut(planes[2:], batch, start, sink.manifest))
+
+
 def bytes_per_cell(source: Source) -> int:
-    """Memory that a cell of a strip takes while it is read, kept and cut."""
-    return len(source.bands) * (3 * np.dtype(source.dtype).itemsize + 8) + 16
+    """Memory that a cell of a strip takes while the next one is read, and then the two are joined."""
+    return len(source.bands) * 3 * np.dtype(source.dtype).itemsize + 24
 
 
 def in_batches(begin: int, end: int, source: Source) -> Iterator[slice]:
@@ -146,8 +195,21 @@ def in_batches(begin: int, end: int, source: Source) -> Iterator[slice]:
 
 
 def _read(scene: Scene, labels: LabelReader, dtype: np.dtype, window: Window) -> Planes:
-    values, valid = cleaned(scene.read(window), scene.null, dtype, scene.bands)
+    values, valid = read_cleaned(scene, dtype, scene.bands, window)
     return values, valid, *labels.read(window, valid)
+
+
+def read_cleaned(
+    imagery: Imagery, dtype: np.dtype, bands: Sequence[Band], window: Window
+) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Values in their stored type, (bands, rows, cols), with 0 for null, and validity, (rows, cols), of a window."""
+    values = np.empty((len(bands), *window.shape), dtype=dtype)
+    valid = np.empty(window.shape, dtype=bool)
+    for row in range(0, window.rows, _ROWS_AT_ONCE):
+        rows = slice(row, min(row + _ROWS_AT_ONCE, window.rows))
+        part = Window(window.row_start + rows.start, window.row_start + rows.stop, window.col_start, window.col_stop)
+        values[:, rows], valid[rows] = cleaned(imagery.read(part), imagery.null, dtype, bands)
+    return values, valid
 
 
 def cleaned(raw: NDArray, null: float | int, dtype: np.dtype, bands: Sequence[Band]) -> tuple[NDArray, NDArray]:
@@ -200,20 +262,18 @@ class LabelReader:
             plane[unused] = IGNORED if has_table else np.nan
         return (self.stored[plane] if has_table else plane,)
 
-    def write(self, planes: Planes, patches: PatchSet, start: int, writer: PatchWriter, rows: slice) -> None:
-        """Labels of some patches, whose rows count from ``start`` in the planes."""
-        manifest = writer.manifest
-        labels = np.asarray(writer.labels)
+    def cut(self, planes: Planes, patches: PatchSet, start: int, manifest: Manifest) -> NDArray:
+        """Labels of some patches, whose rows count from ``start`` in the planes, as they are stored."""
+        labels = np.empty((len(patches), *manifest.label_shape), dtype=manifest.label_dtype)
         if manifest.unit == "cell":
-            copy_windows(planes[0], patches.row - start, patches.col, labels[rows])
+            copy_windows(planes[0], patches.row - start, patches.col, labels)
         elif manifest.task == "presence":
-            labels[rows] = patches.weights(len(manifest.classes)) > 0
+            labels[:] = patches.weights(len(manifest.classes)) > 0
         elif manifest.task == "value":
-            labels[rows] = self._values(planes, patches, start, manifest)
-        elif self.table.is_empty:
-            labels[rows] = manifest.unlabelled
+            labels[:] = self._values(planes, patches, start, manifest)
         else:
-            labels[rows] = patches.label
+            labels[:] = manifest.unlabelled if self.table.is_empty else patches.label
+        return labels
 
     def _values(self, planes: Planes, patches: PatchSet, start: int, manifest: Manifest) -> NDArray[np.float32]:
         """One value per patch: its area's, its centre's, or the mean of its labelled cells."""
@@ -251,19 +311,18 @@ def typical(values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.array([band[good].mean(dtype=np.float64) for band in sample])
 
 
-def _cut(planes: Planes, patches: PatchSet, start: int, writer: PatchWriter, rows: slice, moments: Moments) -> None:
-    """Copy the images and validity of some patches, and sum up their cells."""
-    source = writer.manifest.reference
+def _cut(planes: Planes, patches: PatchSet, start: int, source: Source) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Images and validity of some patches, whose rows count from ``start`` in the planes."""
     top = patches.row - start
-    # Plain arrays over the same memory: slices of a memory map cost more than the copies of small patches.
-    images, valid = (np.asarray(arrays[source.name])[rows] for arrays in (writer.images, writer.valid))
+    images = np.empty((len(patches), *source.image_shape), dtype=source.dtype)
+    valid = np.empty((len(patches), *source.valid_shape), dtype=bool)
     copy_windows(planes[0], top, patches.col, images)
     copy_windows(planes[1], top, patches.col, valid)
     padding = _padding(patches, source.shape)
     if padding is not None:
         valid[padding] = False
         images[np.broadcast_to(padding[:, None], images.shape)] = 0
-    moments.fill(rows, images, valid)
+    return images, valid
 
 
 def copy_windows(plane: NDArray, row: NDArray, col: NDArray, result: NDArray) -> None:

@@ -70,14 +70,14 @@ def test_priority_depends_on_seed_and_place_only():
 @pytest.mark.parametrize("memory", [1, 300])
 def test_number_is_a_random_choice_that_does_not_depend_on_the_strips(memory):
     scene, table = class_scene(np.ones((400, 300), dtype=int))
-    asked = Settings(size=(1, 1), number=500, split=NO_SPLIT, memory=memory)
+    asked = Settings(size=(1, 1), number=500, split=NO_SPLIT, memory=memory, drop_duplicates=False)
     plan = make_plan([scene], table, asked)
     assert len(plan.patches) == 500
     assert plan.found == 400 * 300
-    again = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT))
+    again = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT, drop_duplicates=False))
     np.testing.assert_array_equal(plan.patches.row, again.patches.row)
     assert 150 < plan.patches.row.mean() < 250
-    other = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT, seed=2))
+    other = make_plan([scene], table, Settings(size=(1, 1), number=500, split=NO_SPLIT, seed=2, drop_duplicates=False))
     assert (other.patches.row != plan.patches.row).any()
 
 
@@ -135,6 +135,51 @@ def test_identical_patches_are_dropped_and_counted(tmp_path, size):
     plan_kept, dataset = write(scene, table, kept, tmp_path / "p")
     assert len(dataset) == (64 // size) ** 2
     assert plan_kept.duplicates == plan.duplicates
+
+
+def coarse_scene(side: int, factor: int, classes: int = 3):
+    """A scene whose bands and labels come from cells ``factor`` times as large as its own."""
+    random = np.random.default_rng(4)
+    fine = np.ones((factor, factor), dtype=int)
+    scene, table = class_scene(np.kron(random.integers(1, classes + 1, (side // factor, side // factor)), fine))
+    scene.values = np.kron(random.permutation((side // factor) ** 2).reshape(side // factor, -1), fine)[None]
+    scene.repeats = True
+    return scene, table
+
+
+@pytest.mark.parametrize(("size", "number"), [(1, 100), (1, 250), (1, 1000), (2, 100)])
+def test_identical_patches_are_found_before_the_choice_and_the_split(tmp_path, size, number):
+    """On bands four times as fine as their cells the number and the shares asked for are met all the same."""
+    scene, table = coarse_scene(64, 4)
+    asked = Settings(size=(size, size), number=number, split=Split("random", (0.6, 0.2, 0.2)))
+    plan, dataset = write(scene, table, asked, tmp_path / "p")
+    contents = np.unique(dataset.images().reshape(len(dataset), -1), axis=0)
+    assert len(dataset) == len(contents) == min(number, 16 * 16)
+    parts = np.bincount(dataset.index["part"])
+    assert np.abs(parts - len(dataset) * np.array([0.6, 0.2, 0.2])).max() < 1
+    assert plan.found == (64 // size) ** 2
+    # As many of those that were looked at as lie in the same coarse cells.
+    assert 0 < plan.duplicates <= len(dataset) * ((4 // size) ** 2 - 1)
+    if number == 1000:
+        assert len(dataset) + plan.duplicates == plan.found
+    said = remarks(plan, asked, summarize(plan, [scene]))
+    assert any("256 different were found" in sentence for sentence in said) == (number == 1000)
+
+
+def test_each_class_gets_its_number_of_different_patches():
+    scene, table = coarse_scene(64, 4)
+    plan = make_plan([scene], table, Settings(size=(1, 1), per_class=40, split=NO_SPLIT))
+    assert np.bincount(plan.patches.label).tolist() == [40, 40, 40]
+    row, col = plan.patches.row // 4, plan.patches.col // 4
+    assert len(set(zip(row.tolist(), col.tolist(), strict=True))) == 120
+
+
+def test_random_places_are_drawn_until_enough_are_different():
+    scene, table = coarse_scene(64, 16)
+    asked = Settings(size=(4, 4), placement="random", number=60, rule="majority", split=NO_SPLIT, max_null=0.0)
+    plan = make_plan([scene], table, asked)
+    cuts = [scene.values[0, r : r + 4, c : c + 4] for r, c in zip(plan.patches.row, plan.patches.col, strict=True)]
+    assert len(plan.patches) == len(np.unique(np.array(cuts).reshape(len(cuts), -1), axis=0)) == 60
 
 
 def test_same_bands_with_another_label_are_no_duplicates(tmp_path):
