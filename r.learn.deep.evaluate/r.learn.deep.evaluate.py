@@ -113,8 +113,8 @@
 # % type: string
 # % required: no
 # % answer: doubt
-# % label: Column to write the doubt to (0 to 1)
-# % description: Two more columns: NAME_suggested (class suggested instead) and NAME_cells (labels judged)
+# % label: Column to write the doubt to: 0 to 1 for classes, standard deviations of the errors for values
+# % description: Two more columns: NAME_suggested (class or value suggested instead) and NAME_cells (labels judged)
 # % guisection: Label quality
 # %end
 # %option
@@ -184,8 +184,9 @@ import grass.script as gs
 def find_library() -> None:
     """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
     around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
-    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), ""):
+        # GRASS's own search starts other programs.
+        place = place or gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return
@@ -238,42 +239,49 @@ def job(options, flags):
 
 def judge_labels(options):
     """Write to the label vector how much models that never saw its labels doubt them."""
-    from rlearndeep.accuracy.label_quality import LabelScores, doubt_text, judgement
+    from rlearndeep.accuracy.label_quality import doubt_text, doubts_of, judgement
     from rlearndeep.backends import get_backend
     from rlearndeep.gis.label_areas import areas_of_labels, check_columns, write_columns
+    from rlearndeep.gis.session import show_progress
     from rlearndeep.gis.vectors import open_features
     from rlearndeep.learning import crossvalidation
 
     vector = open_features(options["labels"], options["layer"], options["column"])
-    names = [options["doubt"] + ending for ending in ("", "_suggested", "_cells")]
-    columns = dict(zip(names, ("double precision", "varchar(250)", "integer"), strict=True))
-    check_columns(vector, columns, [options["column"]], gs.overwrite())
     card, dataset = model_and_patches(options)
+    names = [options["doubt"] + ending for ending in ("", "_suggested", "_cells")]
+    suggested = "double precision" if card.task == "value" else "varchar(250)"
+    columns = dict(zip(names, ("double precision", suggested, "integer"), strict=True))
+    check_columns(vector, columns, [options["column"]], gs.overwrite())
     crossvalidation.check_patches(card, dataset)
     areas = crossvalidation.LabelAreas.of(dataset, *areas_of_labels(dataset, vector))
     settings = crossvalidation.model_settings(card, options["device"])
     folds = crossvalidation.make_folds(areas, int(options["folds"]), card.normalization, settings.seed)
-    scores = LabelScores(areas.categories, len(card.classes))
+    doubts = doubts_of(card.task, areas.categories, card.classes)
 
     def progress(done, total, message):
         gs.verbose(message)
-        gs.percent(done, total, 1)
+        show_progress(done, total)
 
     backend = get_backend(card.backend)
     for held in crossvalidation.judge(folds, card, settings, backend, progress=progress, warn=gs.warning):
-        scores.add(*held)
+        doubts.add(*held)
     result = {"vector": vector.name, "model": options["model"], "patches": str(dataset.path)}
-    result |= judgement(scores.result(card.classes), vector.values, [fold.near for fold in folds])
+    result |= judgement(doubts.result(card.classes), vector.values, [fold.near for fold in folds])
     for remark in result["remarks"]:
         gs.warning(remark)
     write_columns(
         vector,
         columns,
-        {row["area"]: (row["doubt"], (row["suggested"] or {}).get("label"), row["cells"]) for row in result["areas"]},
+        {row["area"]: (row["doubt"], label_of(row["suggested"]), row["cells"]) for row in result["areas"]},
     )
     if options["format"] == "plain":
         print(doubt_text(result))
     return result
+
+
+def label_of(suggested):
+    """What is written of a suggestion: the label of a class, a value, or None."""
+    return suggested["label"] if isinstance(suggested, dict) else suggested
 
 
 def model_and_patches(options):
@@ -473,8 +481,9 @@ def class_layers(settings, region, ground):
     else:
         categories = categories_of(ground.name, region, exact=levels is not None)
         table, reference = class_table(ground.name, categories), Coding.of(categories)
-    for conflict in label_conflicts(tables, table):
-        gs.warning(conflict)
+    if levels is None or levels.numbers:
+        for conflict in label_conflicts(tables, table):
+            gs.warning(conflict)
     layout = Layout(
         codings_of(found),
         reference,
@@ -491,23 +500,25 @@ def assess_classes(settings, region, ground):
     """Scores of class maps."""
     from rlearndeep.accuracy.assessment import Assessment
     from rlearndeep.accuracy.counting import ClassCounting
+    from rlearndeep.accuracy.scorer import Scorer
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import cell_areas
     from rlearndeep.gis.references import read_strips
+    from rlearndeep.gis.session import show_progress
 
     sampled = ground.kind == "points"
     if settings.differences and sampled:
         raise DeepLearningError(
             _("difference= needs a reference of cells; <{}> holds points. Leave difference= out.").format(ground.name)
         )
-    names, layers, trained = layer_names(settings, region, ground)
-    layout, levels = class_layers(settings, region, ground)
-    result = common(
-        settings, region, ground, names[: layers.maps] + ([settings.reference] if settings.reference else [])
-    )
-    counting = ClassCounting(layers, layout, cell_areas(region), trained)
-    strips = read_strips(names, region, "int32", settings.memory, lambda done, total: gs.percent(done, total, 1))
     with ExitStack() as stack:
+        scorer = stack.enter_context(Scorer())
+        names, layers, trained = layer_names(settings, region, ground)
+        layout, levels = class_layers(settings, region, ground)
+        rasters = names[: layers.maps] + ([settings.reference] if settings.reference else [])
+        result = common(settings, region, ground, rasters)
+        counting = ClassCounting(layers, layout, cell_areas(region), trained)
+        strips = read_strips(names, region, "int32", settings.memory, show_progress)
         if sampled:
             points, outside = points_in(region, ground.vector, ground.vector.features)
             result.update(points=len(points), points_outside=outside)
@@ -515,8 +526,8 @@ def assess_classes(settings, region, ground):
         else:
             codings, watch = difference_writers(settings, region, levels, stack)
             counts = counting.cells(strips, watch)
-        assessment = Assessment(tuple(settings.maps), counts, levels, sampled or bool(settings.strata))
-        result.update(assessment.result())
+        is_sample = sampled or bool(settings.strata)
+        result.update(Assessment(tuple(settings.maps), counts, levels, is_sample, scorer.of_table).result())
     if settings.differences:
         describe_differences(settings, ground, codings)
     return result, []
@@ -558,6 +569,7 @@ def assess_values(settings, region, ground):
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import raster_info
     from rlearndeep.gis.references import read_strips
+    from rlearndeep.gis.session import show_progress
 
     given = [key for key in ("strata", "levels", "segments", "matrix") if getattr(settings, key)]
     if given:
@@ -576,7 +588,7 @@ def assess_values(settings, region, ground):
         limits = min(limits[0], ground.vector.labels.min()), max(limits[1], ground.vector.labels.max())
     areas = (ground.areas.values, ground.vector.labels[ground.areas.positions]) if ground.areas else None
     counting = ValueCounting(layers, limits, trained, areas)
-    strips = read_strips(names, region, "float64", settings.memory, lambda done, total: gs.percent(done, total, 1))
+    strips = read_strips(names, region, "float64", settings.memory, show_progress)
     zones = bool(settings.models or settings.footprints)
     with ExitStack() as stack:
         if ground.kind == "points":

@@ -10,6 +10,7 @@ import pytest
 from conftest import Grass, new_mapset
 
 TOOL = "r.learn.deep.evaluate"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 LABELS = "1:deforestation\n2:forest gain\n3:stable forest\n4:stable non-forest\n"
 # Olofsson et al. (2014): sample counts with map classes in rows, reference classes in columns.
 COUNTS = ((66, 0, 5, 4), (0, 55, 8, 12), (1, 0, 153, 11), (2, 1, 9, 313))
@@ -322,15 +323,17 @@ def labelled(tmp_path_factory, grass_env) -> tuple[Grass, Path]:
     for name in ("cells", "windows"):
         options = ("architecture=mlp", "hidden=8", "epochs=6", "learning_rate=0.02", "device=cpu", "--quiet")
         session.ok("r.learn.deep.train", f"patches={folder}/{name}", f"model={folder}/{name}_model", *options)
+    keras = (f"patches={folder}/cells", f"model={folder}/keras_model", "backend=keras", *options)
+    session.ok("r.learn.deep.train", *keras, **ONE_THREAD)
     return session, folder
 
 
-@pytest.mark.parametrize("kind", ["cells", "windows"])
+@pytest.mark.parametrize("kind", ["cells", "windows", "keras"])
 def test_a_wrong_label_is_found_and_written_to_the_vector(labelled, kind):
     session, folder = labelled
     wrong = int(session.ok("v.db.select", "-c", "map=squares", "columns=cat", "where=row = 2 and col = 3"))
     arguments = ("labels=squares", "column=use", f"model={folder}/{kind}_model", f"doubt={kind}", "folds=4")
-    found = session.json(TOOL, *arguments)
+    found = session.json(TOOL, *arguments, **ONE_THREAD)
     assert (found["folds"], len(found["areas"]), found["not_judged"]) == (4, 16, 0)
     worst = found["areas"][0]
     assert (worst["area"], worst["label"], worst["suggested"]["label"]) == (wrong, "meadow", "it's wood")
@@ -345,6 +348,29 @@ def test_a_wrong_label_is_found_and_written_to_the_vector(labelled, kind):
         row["suggested"] is not None for row in found["areas"]
     )
     assert "is not replaced unasked" in session.error(TOOL, *arguments)
+
+
+def test_a_wrong_value_is_found_and_a_better_one_written(labelled):
+    session, folder = labelled
+    session.ok("v.db.addcolumn", "map=squares", "columns=height double precision")
+    session.ok("v.db.update", "map=squares", "column=height", "query_column=20 + 10 * ((row + col) % 2)")
+    wrong = int(session.ok("v.db.select", "-c", "map=squares", "columns=cat", "where=row = 3 and col = 2"))
+    session.ok("v.db.update", "map=squares", "column=height", "value=20", f"where=cat = {wrong}")
+    session.ok("v.db.update", "map=squares", "column=height", "query_column=NULL", "where=cat = 1")
+    common = ("group=scene", "input=squares", "column=height", "split=none", "size=1", "--quiet")
+    session.ok("v.sample.patches", *common, f"patches={folder}/heights", "output=heights")
+    options = ("architecture=mlp", "hidden=8", "epochs=8", "learning_rate=0.02", "loss=mae", "device=cpu", "--quiet")
+    session.ok("r.learn.deep.train", f"patches={folder}/heights", f"model={folder}/heights_model", *options)
+    arguments = ("labels=squares", "column=height", f"model={folder}/heights_model", "doubt=odd", "folds=4")
+    text = session.ok(TOOL, *arguments).split("\n")
+    head, worst = (next(line.split() for line in text[number:] if line.strip()) for number in (3, 4))
+    assert head == ["area", "label", "doubt", "suggested", "cells"]
+    assert worst[:2] == [str(wrong), "20"] and float(worst[2]) > 3.5 and float(worst[3]) > 26 and worst[4] == "100"
+    columns = "columns=odd,odd_suggested,odd_cells"
+    table = session.ok("v.db.select", "-c", "map=squares", columns, f"where=cat in (1, {wrong})").split()
+    assert table[0] == "||" and [float(entry) for entry in table[1].split("|")] == pytest.approx(
+        [float(worst[2]), float(worst[3]), 100], rel=1e-4
+    )
 
 
 def test_labels_that_cannot_be_judged_are_refused(labelled):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from rlearndeep.accuracy.area import StratifiedSample, area_scores
 from rlearndeep.accuracy.comparison import Discordance
 from rlearndeep.accuracy.counting import ClassCounts, ValueCounts
 from rlearndeep.accuracy.levels import Level
-from rlearndeep.accuracy.metrics import RegressionSums, regression_scores, scores
+from rlearndeep.accuracy.metrics import RegressionSums, regression_scores, scores, table_scores
 from rlearndeep.accuracy.tally import Counter
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import UNLABELLED
@@ -30,12 +30,14 @@ class Assessment:
         counts: of the pass over them.
         levels: the class tables to report, the first of a map is its main one.
         sample: True when the reference is a sample of units and areas are estimated.
+        of_table: scores confusion matrices, as ``metrics.table_scores`` does.
     """
 
     names: tuple[str, ...]
     counts: ClassCounts
     levels: tuple[Level, ...]
     sample: bool = False
+    of_table: Callable[[NDArray], dict[str, Any]] = table_scores
 
     def result(self) -> dict[str, Any]:
         """Everything, for JSON.
@@ -95,7 +97,7 @@ class Assessment:
         return result
 
     def _at_level(self, number: int, level: Level) -> dict[str, Any]:
-        result = scores(self._matrix(number, level), level.classes)
+        result = scores(self._matrix(number, level), level.classes, self.of_table)
         if not self.sample:
             result["confusion_matrix_area"] = self._area_matrix(number, level).tolist()
         else:
@@ -121,8 +123,8 @@ class Assessment:
         return {
             "units": int(inside.sum()),
             "share": float(inside.sum() / (inside.sum() + outside.sum())),
-            "inside": scores(inside, level.classes),
-            "outside": scores(outside, level.classes),
+            "inside": scores(inside, level.classes, self.of_table),
+            "outside": scores(outside, level.classes, self.of_table),
         }
 
     def _mapped(self, number: int, level: Level) -> NDArray[np.float64]:
@@ -161,8 +163,8 @@ class Assessment:
         return {
             "objects": len(ids),
             "without_reference": len(area_keys) - len(ids),
-            "by_object": scores(objects, level.classes),
-            "by_area": scores(ground, level.classes),
+            "by_object": scores(objects, level.classes, self.of_table),
+            "by_area": scores(ground, level.classes, self.of_table),
         }
 
     def _comparison(self, pair: tuple[int, int], level: Level) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[s
     theirs = {entry.category: entry.label for entry in reference if entry.label}
     conflicts = {
         entry.category: f"Category {entry.category} is '{entry.label}' in the map and "
-        f"'{theirs[entry.category]}' in the reference; categories are compared, not labels."
+        f"'{theirs[entry.category]}' in the reference; categories are compared, not labels. A table of labels "
+        "(levels=) compares labels."
         for table in maps
         for entry in table
         if entry.label and theirs.get(entry.category, entry.label).casefold() != entry.label.casefold()
@@ -140,13 +141,13 @@ def _classes(table: LevelTable, column: int, sources: Sequence[ClassTable], fine
         found = {entry.category: entry for entry in reversed(known)}
         entries = [found.get(int(text), MapClass(int(text), "")) for text in texts]
     else:
-        by_label = {entry.label.casefold(): entry for entry in reversed(known) if entry.label}
-        by_category = {str(entry.category): entry for entry in reversed(known)}
+        claimed: dict[str | None, MapClass] = {}
+        for entry in known:  # the maps stand first, and keep their categories
+            if entry.category not in {other.category for other in claimed.values()}:
+                claimed.setdefault(table.key(entry, column), entry)
         taken = {entry.category for entry in known}
         free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
-        entries = [
-            by_label.get(text.casefold()) or by_category.get(text) or MapClass(next(free), text) for text in texts
-        ]
+        entries = [claimed.get(text.casefold()) or MapClass(next(free), text) for text in texts]
     return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,19 @@ def count_pairs(reference: ArrayLike, predicted: ArrayLike, classes: int) -> NDA
     return np.bincount(codes, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
-def scores(matrix: ArrayLike, classes: ClassTable) -> dict[str, Any]:
+def table_scores(table: NDArray) -> dict[str, Any]:
+    """What scikit-learn says of a confusion matrix (K, K).
+
+    Returns:
+        ``summary``, the scores of the whole by their names in :func:`scores`; and ``classes``, a list of a score per
+        class for each of ``precision``, ``recall``, ``f1`` and ``iou``.
+    """
+    return {"summary": _summary_scores(table), "classes": _class_scores(table)}
+
+
+def scores(
+    matrix: ArrayLike, classes: ClassTable, of_table: Callable[[NDArray], dict[str, Any]] = table_scores
+) -> dict[str, Any]:
     """Scores of a confusion matrix, as ``scores.json`` and ``format=json`` hold them.
 
     A score that is not defined is None: precision of a class that was never predicted, recall of a
@@ -59,6 +72,7 @@ def scores(matrix: ArrayLike, classes: ClassTable) -> dict[str, Any]:
     Args:
         matrix: (K, K) counts or weights, rows = reference.
         classes: the K classes in the order of the rows.
+        of_table: scores tables, as :func:`table_scores` does.
 
     Returns:
         ``overall_accuracy``, ``kappa``, ``f1_macro``, ``f1_weighted``, ``iou_mean``, ``classes`` (a list of
@@ -66,9 +80,10 @@ def scores(matrix: ArrayLike, classes: ClassTable) -> dict[str, Any]:
         ``confusion_matrix`` (list of rows).
     """
     table = np.asarray(matrix)
-    per_class = _class_scores(table)
+    found = of_table(table)
+    per_class = found["classes"]
     support = table.sum(axis=1)
-    result: dict[str, Any] = _summary_scores(table)
+    result: dict[str, Any] = dict(found["summary"])
     result["classes"] = [
         {
             "category": entry.category,

@@ -15,106 +15,23 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.learning.feeding import Part, Sites
+from rlearndeep.learning.feeding import Sites
+from rlearndeep.learning.label_areas import AreaPart, LabelAreas, claimed, class_of
 from rlearndeep.learning.options import Settings
-from rlearndeep.learning.tasks import ClassTask
+from rlearndeep.learning.tasks import task_of
 from rlearndeep.learning.training import class_weights, spread_of
-from rlearndeep.model import MANIFEST, ModelCard, read_card
+from rlearndeep.model import MANIFEST, ModelCard, read_any_card
 from rlearndeep.patches import PatchDataset
-from rlearndeep.scene.bands import Normalization
-from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.bands import BandStatistics, Normalization
 
-Held = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Category of the area, class index of the label, and scores (n, classes) of labels that a network did not see."""
+Held = tuple[NDArray[np.int64], NDArray, NDArray[np.float32]]
+"""Of labels that a network did not see: category of the area, class index or value, and the network's scores
+(n, classes) or values (n, 1)."""
 
 Progress = Callable[[int, int, str], None]
 
-_PATCHES_AT_ONCE = 1024
 # Distances this much (of a cell) below a limit still count as the limit.
 _TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class LabelAreas:
-    """Which area gave each label of a patch directory.
-
-    Attributes:
-        dataset: the directory.
-        categories: of the areas, ascending.
-        number: per label (a patch, or a cell of one) 1 + the position of its area in ``categories``; 0 where
-            there is no label or several areas gave it. (patches,) or (patches, rows, cols); may be a memory map.
-        counts: labels per area, 0 first, and class; (areas + 1, classes).
-        blocks: per area, the block of the split in which most of its labels lie; 0 without blocks.
-    """
-
-    dataset: PatchDataset
-    categories: NDArray[np.int64]
-    number: NDArray[np.int32]
-    counts: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, dataset: PatchDataset, categories: NDArray[np.int64], number: NDArray[np.int32]) -> LabelAreas:
-        """Count the labels of each area.
-
-        Raises:
-            DeepLearningError: fewer than two areas gave a label.
-        """
-        size = len(categories) + 1
-        blocks, block = np.unique(dataset.index["block"], return_inverse=True)
-        counts = np.zeros((size, len(dataset.manifest.classes)), dtype=np.int64)
-        in_block = np.zeros((size, len(blocks)), dtype=np.int64)
-        for start in range(0, len(dataset), _PATCHES_AT_ONCE):
-            chosen = np.arange(start, min(start + _PATCHES_AT_ONCE, len(dataset)))
-            labels, areas = dataset.read_labels(chosen), np.asarray(number[chosen])
-            known = labels != UNLABELLED
-            np.add.at(counts, (areas[known], labels[known]), 1)
-            owner = np.broadcast_to(block[chosen].reshape(-1, *[1] * (areas.ndim - 1)), areas.shape)
-            np.add.at(in_block, (areas[known], owner[known]), 1)
-        if (counts[1:].sum(axis=1) > 0).sum() < 2:
-            raise DeepLearningError(
-                f"Judging labels needs patches whose labels came from several areas or points; those of "
-                f"'{dataset.path}' came from {int((counts[1:].sum(axis=1) > 0).sum())}. "
-                "Sample them from a label vector, with label=cells or label=inside."
-            )
-        return cls(dataset, categories, number, counts, blocks[in_block[1:].argmax(axis=1)])
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """True for each area that gave a label, (areas,)."""
-        return self.counts[1:].sum(axis=1) > 0
-
-    def having(self, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Positions of the patches that have a label of the areas that are ``wanted``, (areas + 1,)."""
-        found = []
-        for start in range(0, len(self.dataset), _PATCHES_AT_ONCE):
-            chosen = np.arange(start, min(start + _PATCHES_AT_ONCE, len(self.dataset)))
-            mine = wanted[self.number[chosen]] & (self.dataset.read_labels(chosen) != UNLABELLED)
-            found.append(chosen[mine.reshape(len(chosen), -1).any(axis=1)])
-        return np.concatenate(found)
-
-
-@dataclass(frozen=True)
-class AreaPart(Part):
-    """Patches of which only the labels of some areas are seen.
-
-    Attributes:
-        areas: which area gave each label.
-        seen: True for each area whose labels are seen, (areas + 1,).
-    """
-
-    areas: LabelAreas
-    seen: NDArray[np.bool_]
-
-    def raw(self, numbers: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.bool_], NDArray]:
-        """As :meth:`Part.raw`; labels of other areas are ``unlabelled``."""
-        values, valid, labels = super().raw(numbers)
-        seen = self.seen[self.numbers(numbers)]
-        return values, valid, np.where(seen, labels, labels.dtype.type(self.unlabelled))
-
-    def numbers(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Number of the area of each label of some patches, in the order of :meth:`read`."""
-        return np.asarray(self.areas.number[self.positions[0][np.sort(numbers)]])
 
 
 @dataclass(frozen=True)
@@ -124,14 +41,23 @@ class Fold:
     Attributes:
         training: patches with the labels of the other areas.
         held: patches with the labels of the areas left out.
-        counts: labels per class to learn from.
+        counts: labels per class to learn from; none for values.
+        target: statistics of the values to learn from; None for other tasks.
         near: patches left out of training because they lie near those judged.
     """
 
     training: AreaPart
     held: AreaPart
     counts: NDArray[np.int64]
+    target: BandStatistics | None
     near: int
+
+    @property
+    def is_teachable(self) -> bool:
+        """Whether there is something to tell apart in what is learnt."""
+        if self.target is not None:
+            return self.target.count > 1 and self.target.std > 0
+        return int((self.counts > 0).sum()) > (self.training.areas.dataset.manifest.task == "class")
 
 
 def model_settings(card: ModelCard, device: str) -> Settings:
@@ -151,18 +77,24 @@ def model_settings(card: ModelCard, device: str) -> Settings:
 
 
 def check_patches(card: ModelCard, dataset: PatchDataset) -> None:
-    """Refuse patches that the model was not trained with, or whose labels are no classes.
+    """Refuse patches that the model was not trained with, or whose labels nobody can be asked for.
 
     Raises:
         DeepLearningError: they do not fit.
     """
     manifest = dataset.manifest
-    if manifest.task != "class" or card.task != "class":
+    if manifest.rule == "density":
         raise DeepLearningError(
-            f"Labels are judged where every label is one class; the patches hold '{manifest.task}', the model says "
-            f"'{card.task}'. Sample with label=cells, inside, majority, center or object."
+            f"A label that is judged is a claim of one area or point; with label=density those of '{dataset.path}' "
+            "count the points of each cell. Sample the points with label=center to judge what a column says of them."
+        )
+    if card.sources:
+        raise DeepLearningError(
+            f"Labels are judged with a model of one source; this one has {len(card.sources)} further ones. Train one "
+            "with the imagery group alone."
         )
     pairs = (
+        ("task", card.task, manifest.task),
         ("bands", [band.name for band in card.bands], [band.name for band in manifest.reference.bands]),
         ("classes", card.classes.categories.tolist(), manifest.classes.categories.tolist()),
         ("kind of label", card.unit, manifest.unit),
@@ -189,12 +121,15 @@ def make_folds(areas: LabelAreas, number: int, normalization: Normalization, see
     fold_of = _divided(areas, groups, number, seed)
     folds = []
     for fold in range(number):
-        held, seen = (np.append(False, areas.labelled & which) for which in (fold_of == fold, fold_of != fold))
+        # Nobody claims an absence; all may learn from it.
+        held = np.append(False, areas.labelled & (fold_of == fold))
+        seen = np.append(areas.dataset.manifest.task == "presence", areas.labelled & (fold_of != fold))
         judged, learnt = areas.having(held), areas.having(seen)
         near = _near(areas.dataset, learnt, judged) if is_blocked else np.zeros(len(learnt), dtype=bool)
-        training = AreaPart(sites, normalization, (learnt[~near],), areas, seen)
-        counts = _class_counts(training)
-        folds.append(Fold(training, AreaPart(sites, normalization, (judged,), areas, held), counts, int(near.sum())))
+        training = AreaPart(sites, normalization, (learnt[~near],), areas=areas, seen=seen)
+        target = training.label_statistics() if areas.dataset.manifest.quantity else None
+        part = AreaPart(sites, normalization, (judged,), areas=areas, seen=held)
+        folds.append(Fold(training, part, training.class_counts(), target, int(near.sum())))
     return folds
 
 
@@ -209,7 +144,8 @@ def judge(
 ) -> Iterator[Held]:
     """Train a network like the model without the areas of each fold, and score their labels with it.
 
-    Labels of a class that none of the other areas has are left out: no network could know it.
+    Labels of a class that none of the other areas has are left out: no network could know it. Where several classes
+    may be present, the scores of others that are said to be are 0: they are no alternative.
 
     Args:
         folds: of :func:`make_folds`.
@@ -220,15 +156,13 @@ def judge(
         warn: called with a message for the user.
 
     Raises:
-        DeepLearningError: the areas that are not left out have fewer than two classes.
+        DeepLearningError: the areas that are not left out have fewer than two classes, or values.
     """
-    for fold in folds:
-        classes = int((fold.counts > 0).sum())
-        if classes < 2:
-            raise DeepLearningError(
-                f"Every training needs at least two classes in the areas that are not left out; one has {classes}. "
-                "Choose more folds=, or label more areas of each class."
-            )
+    if not all(fold.is_teachable for fold in folds):
+        raise DeepLearningError(
+            "Every training needs different classes, or values, in the areas that are not left out; one has fewer "
+            "than two. Choose more folds=, or label more areas of each."
+        )
     epochs = int(settings.epochs or 0)
     initial = _initial_weights(folds[0].training.areas.dataset, card, settings, backend)
     for number, fold in enumerate(folds):
@@ -250,15 +184,16 @@ def _train(fold: Fold, card: ModelCard, settings: Settings, backend: ModuleType,
         fold.training,
         None,
         settings,
-        task="class",
-        target=None,
-        class_weights=class_weights(settings.class_weights, "class", fold.counts, len(fold.training)),
+        task=card.task,
+        target=fold.target,
+        class_weights=class_weights(settings.class_weights, card.task, fold.counts, len(fold.training)),
         spread=spread_of(fold.training.sites, settings),
-        measure=ClassTask(card.classes).measure,
+        measure=task_of(fold.training.sites.manifest, card.classes, fold.target).measure,
         **how,
     )
     backend.save(fitted.module, how["folder"] / backend.FILE)
-    return backend.load(how["folder"], replace(card, weights=backend.FILE), settings.device, "32")
+    card = replace(card, weights=backend.FILE, target=fold.target)
+    return backend.load(how["folder"], card, settings.device, "32")
 
 
 def _initial_weights(dataset: PatchDataset, card: ModelCard, settings: Settings, backend: ModuleType) -> Any:
@@ -267,7 +202,7 @@ def _initial_weights(dataset: PatchDataset, card: ModelCard, settings: Settings,
         return None
     directory = Path(settings.weights)
     if (directory / MANIFEST).is_file():
-        seen = [Path(path).absolute() for path in read_card(directory).training.get("patches", [])]
+        seen = [Path(path).absolute() for path in read_any_card(directory).training.get("patches", [])]
         if dataset.path.absolute() in seen:
             raise DeepLearningError(
                 f"Labels are judged by networks that never saw them; the model began with the weights of "
@@ -284,10 +219,26 @@ def _scored(fold: Fold, predictor: Any) -> Iterator[Held]:
     for start in range(0, len(part), step):
         numbers = np.arange(start, min(start + step, len(part)))
         images, labels = part.read(numbers)
-        scores = np.moveaxis(predictor.predict(images), 1, -1)
-        known = labels != UNLABELLED
-        known[known] = fold.counts[labels[known]] > 0
-        yield part.areas.categories[part.numbers(numbers)[known] - 1], labels[known], scores[known]
+        answers = np.moveaxis(predictor.predict(images), 1, -1)
+        yield _judged(fold, part.numbers(numbers), labels, answers, part.positions[0][numbers])
+
+
+def _judged(
+    fold: Fold, number: NDArray[np.int32], labels: NDArray, answers: NDArray, positions: NDArray[np.int64]
+) -> Held:
+    """The labels among those of some patches that are judged; answers are on the last axis."""
+    areas = fold.held.areas
+    task = areas.dataset.manifest.task
+    known, classes = claimed(labels, task), class_of(labels, task)
+    if task == "value":
+        return areas.categories[number[known] - 1], labels[known], answers[known]
+    known[known] = fold.counts[classes[known]] > 0
+    if task == "presence":
+        patch, asked = np.nonzero(known)
+        others = areas.dataset.read_labels(positions)[patch] == 1
+        others[np.arange(len(patch)), asked] = False
+        return areas.categories[number[known] - 1], asked, np.where(others, np.float32(0), answers[patch])
+    return areas.categories[number[known] - 1], classes[known], answers[known]
 
 
 def _groups(areas: LabelAreas, folds: int) -> tuple[NDArray[np.int64], bool]:
@@ -299,7 +250,7 @@ def _groups(areas: LabelAreas, folds: int) -> tuple[NDArray[np.int64], bool]:
             f"There must be at least as many label areas as folds; got {int(used.sum())} areas and folds={folds}. "
             "Choose fewer folds=."
         )
-    label, block = areas.counts[1:].argmax(axis=1)[used], areas.blocks[used]
+    label, block = areas.kinds[used], areas.blocks[used]
     enough = len(np.unique(block)) >= folds and block.min() > 0
     spread = all(len(np.unique(block[label == index])) > 1 or (label == index).sum() == 1 for index in np.unique(label))
     return (areas.blocks, True) if enough and spread else (single, False)
@@ -310,7 +261,7 @@ def _divided(areas: LabelAreas, groups: NDArray[np.int64], number: int, seed: in
     from sklearn.model_selection import StratifiedGroupKFold
 
     used = np.flatnonzero(areas.labelled)
-    label = areas.counts[1:].argmax(axis=1)[used]
+    label = areas.kinds[used]
     if np.bincount(label).max() < number:  # no class has an area for each fold: there is nothing to stratify by
         label = np.zeros(len(used), dtype=np.int64)
     fold_of = np.full(len(areas.categories), -1)
@@ -336,15 +287,3 @@ def _near(dataset: PatchDataset, positions: NDArray[np.int64], judged: NDArray[n
     ]
     distance, _ = cKDTree(corners[1]).query(corners[0], p=np.inf, distance_upper_bound=1.0)
     return distance < 1
-
-
-def _class_counts(part: AreaPart) -> NDArray[np.int64]:
-    """Labels per class that a part shows."""
-    dataset, positions = part.areas.dataset, part.positions[0]
-    total = np.zeros(len(dataset.manifest.classes), dtype=np.int64)
-    for start in range(0, len(positions), _PATCHES_AT_ONCE):
-        chosen = positions[start : start + _PATCHES_AT_ONCE]
-        labels = dataset.read_labels(chosen)
-        labels = labels[part.seen[part.areas.number[chosen]] & (labels != UNLABELLED)]
-        total += np.bincount(labels, minlength=len(total))
-    return total

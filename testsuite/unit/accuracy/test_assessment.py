@@ -9,7 +9,7 @@ import pytest
 from rlearndeep.accuracy.assessment import Assessment, value_result
 from rlearndeep.accuracy.counting import ClassCounting, Layers, Points, ValueCounting, codings_of
 from rlearndeep.accuracy.difference import DifferenceCoding
-from rlearndeep.accuracy.levels import own_level
+from rlearndeep.accuracy.levels import LevelTable, common_levels, own_level
 from rlearndeep.accuracy.metrics import count_pairs
 from rlearndeep.accuracy.remarks import remarks
 from rlearndeep.accuracy.report import html_report
@@ -211,3 +211,35 @@ def test_matrix_table_names_rows_and_columns():
     rows = np.array([line.split(",")[2:] for line in lines[1:]], dtype=int)
     assert rows[-1].tolist() == rows[:-1].sum(axis=0).tolist() and (rows[:, -1] == rows[:, :-1].sum(axis=1)).all()
     assert rows[:3, :3].tolist() != rows[:3, :3].T.tolist()  # or lines and columns could be exchanged unseen
+
+
+CORINE = (2, 4, 3, 2, 3, 3, 1, 4, 3, 4, 5, 2, 3, 2, 3)
+"""Classes of the third level in each of the fifteen of the second one."""
+
+MIDDLE = (11, 12, 13, 14, 21, 22, 23, 24, 31, 32, 33, 41, 42, 51, 52)
+
+
+def test_agreement_at_five_fifteen_and_forty_four_classes(tmp_path):
+    fine = [
+        10 * middle + number for middle, count in zip(MIDDLE, CORINE, strict=True) for number in range(1, count + 1)
+    ]
+    file = tmp_path / "corine.csv"
+    file.write_text("fine,middle,broad\n" + "".join(f"{code},{code // 10},{code // 100}\n" for code in fine))
+    random = np.random.default_rng(4)
+    truth = random.choice(fine, (20, 60))
+    mapped = np.where(random.random(truth.shape) < 0.5, truth, random.choice(fine, truth.shape))
+    coarse = np.where(random.random(truth.shape) < 0.5, truth // 10, random.choice(MIDDLE, truth.shape))
+    stack = np.stack([mapped, coarse, truth]).astype(np.int32)
+    tables = [ClassTable(tuple(MapClass(code, "") for code in codes)) for codes in (fine, MIDDLE, fine)]
+    levels = common_levels(LevelTable.read(file), tables[:2], tables[2])
+    layout = Layout(codings_of([table.categories for table in tables[:2]]), Coding.of(tables[2].categories))
+    counts = ClassCounting(Layers(2, 2), layout, np.full(20, 1.0)).cells(strips(stack))
+    result = Assessment(("new", "old"), counts, levels).result()
+    found = [{level["level"]: level for level in entry["levels"]} for entry in result["maps"]]
+    assert [len(level["classes"]) for level in found[0].values()] == [44, 15, 5]
+    assert list(found[1]) == ["middle", "broad"]  # a coarser map takes part from its level on
+    for name, factor in (("fine", 1), ("middle", 10), ("broad", 100)):
+        assert found[0][name]["overall_accuracy"] == pytest.approx((mapped // factor == truth // factor).mean())
+    for name, factor in (("middle", 10), ("broad", 100)):
+        assert found[1][name]["overall_accuracy"] == pytest.approx((coarse * 10 // factor == truth // factor).mean())
+    assert [pair["level"] for pair in result["comparisons"]] == ["middle", "broad"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from rlearndeep.accuracy.label_quality import LabelScores, doubt_text, judgement
+import pytest
+from rlearndeep.accuracy.label_quality import LabelScores, ValueErrors, doubt_text, doubts_of, judgement
 from rlearndeep.scene.classes import ClassTable, MapClass
 
 TABLE = ClassTable((MapClass(1, "forest"), MapClass(5, "water")))
@@ -53,3 +54,42 @@ def test_the_table_names_both_classes_and_stops_after_the_worst():
     scores.add(np.arange(1, 31), np.zeros(30, int), np.tile([0.5, 0.5], (30, 1)))
     long = doubt_text({"vector": "plots", **judgement(scores.result(TABLE), {}, [0])})
     assert long.endswith("and 10 more with less doubt")
+
+
+def measured(errors: list[float], order: int = 1) -> list[dict]:
+    """Areas 1, 2, ... with the label 100, two cells each, predicted with these errors on average."""
+    values = ValueErrors(range(1, len(errors) + 2))
+    areas = np.repeat(np.arange(1, len(errors) + 1), 2)[::order]
+    predicted = 100 + np.repeat(errors, 2) + np.tile([1.0, -1.0], len(errors))
+    for area, value in zip(areas, predicted[::order], strict=True):
+        values.add(np.array([area]), np.array([100.0]), np.array([[value]]))
+    return values.result(ClassTable(()))
+
+
+def test_doubt_of_a_value_is_its_modified_z_score():
+    errors = [-2.0, 1.0, 0.0, -1.0, 2.0, 30.0, 0.0]
+    rows = measured(errors)
+    # The median error is 0, the median of the distances from it 1.
+    assert rows[0] == {"area": 6, "value": 100.0, "doubt": round(30 / 1.4826, 4), "suggested": 130.0, "cells": 2}
+    assert [row["area"] for row in rows[1:]] == [1, 5, 2, 4, 3, 7]
+    assert measured(errors, -1) == rows
+    # Neither a bias of all predictions nor the unit matters.
+    for changed in ([error + 7 for error in errors], [error * 50 for error in errors]):
+        assert [row["doubt"] for row in measured(changed)] == pytest.approx([row["doubt"] for row in rows], abs=1e-3)
+
+
+def test_where_most_errors_are_equal_the_others_are_doubted_nevertheless():
+    assert [row["doubt"] for row in measured([0.0, 0.0, 0.0, 4.0])] == [round(4 / 1.2533, 4), 0, 0, 0]
+    assert {row["doubt"] for row in measured([3.0, 3.0])} == {0.0}
+
+
+def test_values_that_changed_since_are_counted_and_printed_as_numbers():
+    rows = measured([-1.0, 1.0, 9.0])
+    labels = {1: 100, 2: 100.0000001, 3: 90.0, 4: 100.0, 5: None}
+    found = judgement(rows, labels, [0, 0])
+    assert found["not_judged"] == 1 and found["remarks"][0].startswith("1 areas have another label")
+    text = doubt_text({"vector": "plots", **found}).splitlines()
+    assert text[-4].split() == ["area", "label", "doubt", "suggested", "cells"]
+    assert text[-3].split() == ["3", "100", f"{rows[0]['doubt']:.4f}", "109", "2"]
+    assert isinstance(doubts_of("value", [1], ClassTable(())), ValueErrors)
+    assert isinstance(doubts_of("presence", [1], TABLE), LabelScores)

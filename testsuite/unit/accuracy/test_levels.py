@@ -75,6 +75,20 @@ def test_map_with_labels_of_a_level_keeps_its_categories(corine):
     assert levels[0].reference.tolist() == [1, 0, -1]
 
 
+def test_labels_are_compared_where_map_and_reference_number_them_differently(tmp_path):
+    file = tmp_path / "levels.csv"
+    file.write_text("fine,broad\nfield,open\nforest,dense\nmeadow,open\nwater,wet\n")
+    mapped, reference = (
+        table((2, "forest"), (4, "water")),
+        table((1, "water"), (2, "field"), (3, "meadow"), (4, "Forest")),
+    )
+    level = common_levels(LevelTable.read(file), [mapped], reference)[0]
+    assert [level.classes[index].label.casefold() for index in level.maps[0][:-1]] == ["forest", "water"]
+    assert [level.classes[index].label for index in level.reference[:-1]] == ["water", "field", "meadow", "forest"]
+    assert level.classes.categories[level.maps[0][:-1]].tolist() == [2, 4]
+    assert len(set(level.classes.categories.tolist())) == 4
+
+
 def test_class_that_stands_in_no_column_is_named(corine):
     with pytest.raises(DeepLearningError, match="999 moon"):
         common_levels(corine, [table((311, ""), (999, "moon"))], table((311, "")))

@@ -12,7 +12,7 @@ import pytest
 from rlearndeep.accuracy.label_quality import LabelScores
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning import crossvalidation
-from rlearndeep.learning.crossvalidation import LabelAreas
+from rlearndeep.learning.label_areas import LabelAreas
 from rlearndeep.learning.options import Settings
 from rlearndeep.model import ModelCard, Network, write_card
 from rlearndeep.patches import PatchDataset
@@ -228,10 +228,56 @@ def test_what_cannot_be_judged_is_refused(tmp_path):
         (replace(card, unit="cell"), "kind of label"),
         (replace(card, bands=card.bands[::-1]), "bands"),
         (replace(card, classes=type(CLASSES)(tuple(CLASSES)[:2])), "classes"),
-        (replace(card, task="presence"), "one class"),
+        (replace(card, task="presence"), "task"),
+        (replace(card, sources=(object(),)), "one source"),
     ):
         with pytest.raises(DeepLearningError, match=word):
             crossvalidation.check_patches(other, areas.dataset)
+
+
+def test_labels_that_count_points_are_refused(tmp_path):
+    areas = patch_areas(tmp_path)
+    dataset = replace(areas.dataset, manifest=replace(areas.dataset.manifest, rule="density"))
+    with pytest.raises(DeepLearningError, match="label=density"):
+        crossvalidation.check_patches(card_of(dataset), dataset)
+
+
+def test_presence_is_claimed_by_areas_and_absence_seen_by_all(tmp_path):
+    dataset = make_patches(tmp_path / "patches", "patch", 8, 60, task="presence")
+    labels = dataset.read_labels(np.arange(60))
+    # Ten areas of each class; those of patch 7 belong to several areas.
+    number = np.where(labels == 1, 1 + np.arange(60)[:, None] // 6 + 10 * np.arange(3), 0).astype(np.int32)
+    number[7] = 0
+    areas = LabelAreas.of(dataset, np.arange(1, 31), number)
+    assert areas.counts.sum() == (labels == 1).sum() and areas.kinds.tolist() == np.repeat(range(3), 10).tolist()
+    judged = 0
+    for fold in folds_of(areas, 3):
+        seen = fold.training.read(np.arange(len(fold.training)))[1]
+        own = labels[fold.training.positions[0]]
+        assert (seen[own == 0] == 0).all()
+        claims = (own == 1) & (fold.training.numbers(np.arange(len(fold.training))) > 0)
+        assert fold.counts.tolist() == (seen == 1).sum(axis=0).tolist() and (seen[(own == 1) & ~claims] == -1).all()
+        held = fold.held.read(np.arange(len(fold.held)))[1]
+        assert set(np.unique(held)) == {-1, 1} and 7 not in fold.held.positions[0]
+        assert (seen == 1).sum() + (held == 1).sum() == (number > 0).sum()
+        judged += int((held == 1).sum())
+    assert judged == (number > 0).sum()
+
+
+def test_values_are_divided_evenly_and_learnt_in_the_statistics_of_each_fold(tmp_path):
+    dataset = make_patches(tmp_path / "patches", size=4, count=40, task="value")
+    labels = dataset.read_labels(np.arange(40))
+    number = np.where(np.isnan(labels), 0, 1 + np.arange(40)[:, None, None] // 2).astype(np.int32)
+    areas = LabelAreas.of(dataset, np.arange(1, 21), number)
+    assert np.bincount(areas.kinds).min() >= 1 and areas.counts.shape == (21, 1)
+    for fold in folds_of(areas, 4):
+        shown = fold.training.read(np.arange(len(fold.training)))[1]
+        assert fold.is_teachable and fold.target.count == (~np.isnan(shown)).sum() < (~np.isnan(labels)).sum()
+        assert fold.target.mean == pytest.approx(np.nanmean(shown))
+    np.save(dataset.path / "labels.npy", np.where(np.isnan(labels), labels, 5))
+    same = LabelAreas.of(PatchDataset.open(dataset.path), areas.categories, number)
+    with pytest.raises(DeepLearningError, match="different classes, or values"):
+        list(crossvalidation.judge(folds_of(same), card_of(dataset), SETTINGS, memory_backend()))
 
 
 def test_settings_are_the_models_for_as_many_epochs_as_its_training_ran(tmp_path):
