@@ -9,6 +9,7 @@ for the tiles that were computed; "cells" what it would need for the cells of th
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -93,7 +94,8 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
     start = time.perf_counter()
     plan = make_plan([card], overlap)
     names = [band.name for band in card.bands]
-    with RasterStack(names, region, plan.reading_window(region, region.window)) as source, ExitStack() as stack:
+    reading, cores = plan.reading_window(region, region.window), os.cpu_count() or 1
+    with RasterStack(names, region, reading, readers=cores) as source, ExitStack() as stack:
         columns = starts_per_chunk(plan, region, BANDS, CLASSES, len(layers), 1000)
         extent = extent_window(region, [region])
         question = Question(Subject.of(card))
@@ -102,7 +104,7 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
         for number, kind in enumerate(layers):
             writer = RasterWriter(f"map{number}", region, "int32" if kind == "class" else "float32")
             writers.append((Layer(kind, max(0, number - 1)), stack.enter_context(writer)))
-        Sheets(question, writers, cell_areas(region), region.cols).write(strips(job))
+        Sheets(question, writers, cell_areas(region), region.cols, threads=cores, behind=1).write(strips(job))
     return time.perf_counter() - start, counting.cells, counting.seconds
 
 

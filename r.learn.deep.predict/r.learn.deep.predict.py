@@ -32,6 +32,35 @@
 # % description: Imagery group with the bands the model was trained with
 # %end
 
+# %option G_OPT_I_GROUP
+# % key: auxiliary
+# % required: no
+# % multiple: yes
+# % label: Imagery groups for the auxiliary sources of the model
+# % description: In the order of training, or known by their bands; in cells of their own
+# % guisection: Sources
+# %end
+
+# %option G_OPT_I_GROUP
+# % key: series
+# % required: no
+# % multiple: yes
+# % label: Time series for a model of one: imagery groups with the same bands in the order of their dates
+# % description: Any number of dates
+# % guisection: Sources
+# %end
+
+# %option
+# % key: dates
+# % type: string
+# % required: no
+# % multiple: yes
+# % key_desc: YYYY-MM-DD
+# % label: Dates of the groups of the series
+# % description: Default: the time stamps of their maps
+# % guisection: Sources
+# %end
+
 # %option G_OPT_M_DIR
 # % key: model
 # % required: yes
@@ -229,6 +258,7 @@
 
 # %rules
 # % required: output, segments_output, segments_table
+# % requires: dates, series
 # % requires: segments_output, segments
 # % requires: segments_table, segments
 # % requires: aggregate, segments
@@ -257,8 +287,9 @@ _PER_SEGMENT = ("segments_output", "segments_table")
 def find_library() -> None:
     """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
     around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
-    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), ""):
+        # GRASS's own search starts other programs.
+        place = place or gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return
@@ -272,6 +303,9 @@ class Settings:
     """The options, converted."""
 
     group: str
+    auxiliary: tuple[str, ...]
+    series: tuple[str, ...]
+    dates: tuple[str, ...]
     models: tuple[Path, ...]
     maps: dict[str, str]
     segments: str
@@ -294,6 +328,16 @@ class Settings:
         """Whether any map of cells is wanted."""
         return any(name for option, name in self.maps.items() if option not in _PER_SEGMENT)
 
+    @property
+    def threads(self) -> int:
+        """How many maps are read, or written, side by side."""
+        return self.nprocs or os.cpu_count() or 1
+
+
+def several(text: str) -> tuple[str, ...]:
+    """The values of an option that takes several."""
+    return tuple(value.strip() for value in text.split(",")) if text else ()
+
 
 def read_options(options: dict, flags: dict) -> Settings:
     """Settings of the parser's options."""
@@ -311,6 +355,7 @@ def read_options(options: dict, flags: dict) -> Settings:
             )
     return Settings(
         group=options["group"],
+        **{key: several(options[key]) for key in ("auxiliary", "series", "dates")},
         models=tuple(Path(name).absolute() for name in options["model"].split(",")),
         maps={key: options[key] for key in _MAPS},
         segments=options["segments"],
@@ -336,8 +381,9 @@ class Work:
 
     settings: Settings
     cards: list
-    names: list  # of the rasters that are read
-    members: list  # positions of each model's bands among them
+    names: list  # of the rasters of the group that are read
+    arrangement: object  # how the groups serve the models
+    further: dict  # groups beside the reference, by what the models call them
     extent: object  # cells of the region's grid where they have data
     segments: str
     region: object
@@ -346,46 +392,77 @@ class Work:
     columns: int  # of tiles, held at once
 
     @property
+    def inputs(self) -> list:
+        """Full names of all rasters that are read."""
+        more = [raster for source in self.further.values() for group in source.groups for raster in group.names]
+        return [*self.names, *more, *([self.segments] if self.segments else [])]
+
+    @property
+    def branches(self) -> dict:
+        """The groups that networks look at in their own cells, with the size of a window."""
+        of_all = [branch.source for own in self.arrangement.branches for branch in own]
+        return {source.name: source.shape for source in of_all if source.name in self.further}
+
+    @property
     def crops(self) -> bool:
         """Whether segments are answered from a crop each."""
         return bool(self.segments) and self.cards[0].unit == "patch"
 
 
 def settle(settings: Settings, region) -> Work:
-    """Read the cards of the models, match bands, and decide how the region is cut."""
+    """Read the cards of the models, match bands and sources, and decide how the region is cut."""
+    from dataclasses import replace
+
     from rlearndeep.gis.groups import open_group
     from rlearndeep.gis.rasters import extent_window, raster_info
     from rlearndeep.model import read_card
     from rlearndeep.prediction.answers import Question, Subject, check_members, check_views
-    from rlearndeep.prediction.planning import make_plan, starts_per_chunk
+    from rlearndeep.prediction.matching import arrange
+    from rlearndeep.prediction.planning import make_plan
     from rlearndeep.prediction.views import VIEWS
-    from rlearndeep.scene.bands import match_bands
 
     cards = [read_card(path) for path in settings.models]
     check_members(cards, [str(path) for path in settings.models])
     check_views(cards, settings.augment)
-    group = open_group(settings.group)
-    positions = [match_bands(card.bands, group.bands) for card in cards]
-    needed = list(dict.fromkeys(position for own in positions for position in own))
-    rasters = [group.rasters[position] for position in needed]
+    group, given = open_group(settings.group), open_given(settings)
+    arrangement = arrange(cards, group.bands, [offer for offer, _ in given])
+    further = {name: given[number][1].of_bands(arrangement.bands[name]) for name, number in arrangement.offers.items()}
+    rasters = [group.rasters[position] for position in arrangement.reference]
     segments = check_segments(raster_info(settings.segments)) if settings.segments else ""
     wants = {key: bool(settings.maps[key]) for key in ("spread", "novelty")}
     question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
-    maps = len(cards[0].classes) + len(_MAPS)
-    columns = starts_per_chunk(plan, region, len(needed), question.planes, maps, settings.memory)
-    return Work(
-        settings,
-        cards,
-        [raster.name for raster in rasters],
-        [tuple(needed.index(position) for position in own) for own in positions],
-        extent_window(region, [raster.region for raster in rasters]),
-        segments,
-        region,
-        plan,
-        question,
-        columns,
-    )
+    names, extent = [raster.name for raster in rasters], extent_window(region, [raster.region for raster in rasters])
+    work = Work(settings, cards, names, arrangement, further, extent, segments, region, plan, question, 0)
+    return replace(work, columns=columns_of(work))
+
+
+def columns_of(work: Work) -> int:
+    """How many columns of tiles may be held at once."""
+    from rlearndeep.prediction.planning import Beside, starts_per_chunk
+
+    bands = len(work.names) + work.arrangement.stacked_bands
+    maps = len(work.cards[0].classes) + len(_MAPS)
+    beside = []
+    for name, shape in work.branches.items():
+        source = work.further[name]
+        beside.append(Beside(len(source.source.bands) * len(source.groups), source.region, shape))
+    return starts_per_chunk(work.plan, work.region, bands, work.question.planes, maps, work.settings.memory, beside)
+
+
+def open_given(settings: Settings) -> list:
+    """The groups given beside the reference: what they offer, and how they are read."""
+    from rlearndeep.gis.sources import open_auxiliary, open_series
+    from rlearndeep.prediction.matching import Offer
+
+    given = [
+        (Offer(name, source.source.bands), source)
+        for name, source in zip(settings.auxiliary, open_auxiliary(settings.auxiliary, settings.threads), strict=True)
+    ]
+    if settings.series:
+        series = open_series(settings.series, settings.dates, settings.threads)
+        given.append((Offer(", ".join(settings.series), series.source.bands, series.source.dates), series))
+    return given
 
 
 def check_segments(info) -> str:
@@ -441,7 +518,7 @@ def check_names(products: list, work: Work) -> list:
     products = [replace(product, name=product.name.removesuffix(f"@{here}")) for product in products]
     names = [product.name for product in products]
     for name in names:
-        if not gs.legal_name(name) or names.count(name) > 1 or f"{name}@{here}" in (*work.names, work.segments):
+        if not gs.legal_name(name) or names.count(name) > 1 or f"{name}@{here}" in work.inputs:
             raise DeepLearningError(
                 _(
                     "Every new map needs a name of its own that is legal and not an input; got <{}>. "
@@ -453,35 +530,61 @@ def check_names(products: list, work: Work) -> list:
 
 
 def warn_of_grid(work: Work) -> None:
-    """Warn where the region shows the network other cells than those it was trained on."""
+    """Warn where the networks see other cells than those they were trained on, or lack a source."""
     from rlearndeep.gis.groups import grid_remarks, open_group
 
     region = work.region
     for card in work.cards:
-        ratios = [here / there for here, there in zip((region.nsres, region.ewres), card.resolution, strict=True)]
-        if max(max(ratio, 1 / ratio) for ratio in ratios) > _RESOLUTION_RATIO:
-            gs.warning(
-                _(
-                    "The region has cells of {:g} x {:g} map units, the model was trained on {:g} x {:g}; "
-                    "its answers may be poor."
-                ).format(region.nsres, region.ewres, *card.resolution)
-            )
-    remarks = grid_remarks(open_group(work.settings.group), region)
+        warn_of_size(_("The region"), region, card.resolution)
+        for source in card.sources:
+            if source.name in work.further:
+                name = ", ".join(group.name for group in work.further[source.name].groups[:2])
+                warn_of_size(
+                    _("Source {} <{}>").format(source.name, name), work.further[source.name].region, source.resolution
+                )
+    for name in work.arrangement.absent:
+        gs.warning(
+            _("The model was trained with the source {}, which was not given; its answers may be poorer.").format(name)
+        )
+    warn_of_first(grid_remarks(open_group(work.settings.group), region))
+    for source in work.further.values():
+        warn_of_first(source.remarks())
+
+
+def warn_of_size(what: str, here, there: tuple) -> None:
+    """Warn of cells that are much larger or smaller than those of the training."""
+    ratios = here.nsres / there[0], here.ewres / there[1]
+    if max(max(ratio, 1 / ratio) for ratio in ratios) > _RESOLUTION_RATIO:
+        gs.warning(
+            _(
+                "{} has cells of {:g} x {:g} map units, the model was trained on {:g} x {:g}; its answers may be poor."
+            ).format(what, here.nsres, here.ewres, *there)
+        )
+
+
+def warn_of_first(remarks: list) -> None:
+    """Warn of the first of several remarks, and say how many there are."""
     if remarks:
         more = _(" (and {} more)").format(len(remarks) - 1) if len(remarks) > 1 else ""
         gs.warning(remarks[0] + more)
 
 
 def open_source(work: Work, stack: ExitStack) -> tuple:
-    """The rasters of the group, and the segmentation or None, open for reading."""
+    """The cells of the group, with those of resampled sources behind them, and the segmentation or None."""
     from rlearndeep.gis.rasters import RasterStack
+    from rlearndeep.prediction.reading import Layer, Stacked
 
     rows, cols = work.plan.input_size
     window = work.plan.reading_window(work.region, work.extent)
     if work.crops:
         window = work.region.window.expanded(2 * rows, 2 * cols)
     beside = [work.segments] if work.segments else []
-    source = stack.enter_context(RasterStack(work.names, work.region, window, beside=beside))
+    source = stack.enter_context(
+        RasterStack(work.names, work.region, window, beside=beside, readers=work.settings.threads)
+    )
+    if work.arrangement.layers:
+        further = [(work.further[name], method) for name, method in work.arrangement.layers]
+        source = Stacked(source, work.region, [Layer(one, one.region, method) for one, method in further])
     if not work.segments:
         return source, None
     raster = RasterStack([work.segments], work.region, window, dtype="int32", beside=work.names)
@@ -497,15 +600,23 @@ def load_job(work: Work, source, precision: str):
     from rlearndeep.backends import get_backend
     from rlearndeep.model import read_feature_space
     from rlearndeep.prediction.answers import Member
+    from rlearndeep.prediction.branches import FurtherSource
     from rlearndeep.prediction.stream import Job
 
     members = []
-    for path, card, own in zip(settings.models, work.cards, work.members, strict=True):
+    known = zip(settings.models, work.cards, work.arrangement.positions, work.arrangement.branches, strict=True)
+    for path, card, own, branches in known:
         predictor = get_backend(card.backend).load(path, card, device=settings.device, precision=precision)
         space = read_feature_space(path) if work.question.novelty else None
-        members.append(Member(predictor, card, own, space))
+        members.append(Member(predictor, card, own, space, branches))
     gs.verbose(_("Device {}, precision {}.").format(members[0].predictor.device, members[0].predictor.precision))
-    return Job(source, work.region, work.extent, members, work.plan, work.question, work.columns, settings.batch_size)
+    further = {
+        name: FurtherSource(work.further[name], work.further[name].region, work.further[name].source.dates)
+        for name in work.branches
+    }
+    return Job(
+        source, work.region, work.extent, members, work.plan, work.question, work.columns, settings.batch_size, further
+    )
 
 
 def about(job) -> dict:
@@ -611,7 +722,8 @@ def open_journal(work: Work, products: list, precision: str):
     what = {
         "model": [[digest(file) for file in files] for files in weights],
         "region": work.region.to_json(),
-        "bands": [raster_stamp(raster) for raster in work.names],
+        "bands": [raster_stamp(raster) for raster in work.inputs if raster != work.segments],
+        "dates": [list(source.source.dates) for source in work.further.values()],
         "mask": raster_stamp(f"MASK@{mapset()}"),
         "segments": raster_stamp(work.segments) if work.segments else None,
         "maps": [[product.name, product.layer.kind, product.layer.class_index] for product in products],
@@ -633,15 +745,16 @@ def write_cells(work: Work, products: list, job, rows, raster, maps, journal) ->
     settings, at = work.settings, partial(ids_at, raster)
     index = index_segments(raster) if raster else None
     if work.crops and not settings.streams:
-        return None, (index, answer_segments(job, index, at, trained_on_boxes(work), show_progress))
+        return None, (index, answer_segments(job, index, at, trained_on_boxes(work), show_rows))
     own = [product for product in products if not product.of_segments]
     layers = [(product.layer, maps.open(product.name, product.layer.dtype)) for product in own]
     sums = (
         SegmentSums(index, work.question.subject, settings.aggregate or "mean") if raster and not work.crops else None
     )
-    sheets = Sheets(
-        work.question, layers, cell_areas(work.region), work.region.cols, (sums, at) if sums else None, show_progress
-    )
+    kept = (sums, at) if sums else None
+    areas, cols = cell_areas(work.region), work.region.cols
+    behind = 0 if work.further else 1
+    sheets = Sheets(work.question, layers, areas, cols, kept, show_rows, settings.threads, behind)
     tally = sheets.write(strips(job, journal.done, rows), journal)
     if work.crops:
         return tally, (index, answer_segments(job, index, at, trained_on_boxes(work)))
@@ -653,9 +766,11 @@ def trained_on_boxes(work: Work) -> bool:
     return "object" in work.cards[0].training.get("rules", [])
 
 
-def show_progress(done: int, total: int) -> None:
+def show_rows(done: int, total: int) -> None:
     """Progress in rows."""
-    gs.percent(done, total, 2)
+    from rlearndeep.gis.session import show_progress
+
+    show_progress(done, total, 2)
 
 
 def ids_at(raster, window) -> tuple:
@@ -708,7 +823,10 @@ def description(work: Work, product, tally):
     units = quantity.units if quantity else _("probability")
     label = subject.classes.labels[product.layer.class_index] if len(subject.classes) else quantity.name
     what = _("Segments <{}>: ").format(settings.segments) if product.of_segments else ""
-    common = {"source": _("imagery group {}").format(settings.group), "note": _("Model {}").format(model)}
+    groups = ", ".join(
+        (settings.group, *settings.auxiliary, *settings.series[:2], *(["..."] if settings.series[2:] else []))
+    )
+    common = {"source": _("imagery group {}").format(groups), "note": _("Model {}").format(model)}
     if kind == "class":
         labels, colors = class_legend(subject.classes)
         return Description(what + _("Classes predicted with {}").format(model), labels=labels, colors=colors, **common)

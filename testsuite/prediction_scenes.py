@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from rlearndeep.model import ModelCard, Network
+from rlearndeep.model import ModelCard, ModelSource, Network
 from rlearndeep.prediction.answers import Member, Question, Subject
+from rlearndeep.prediction.branches import Branch, FurtherSource
 from rlearndeep.prediction.stream import Job
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Region, Window
+from rlearndeep.scene.inputs import Further, Inputs
 from scipy.ndimage import uniform_filter
 
 
@@ -110,6 +112,73 @@ class PatchPredictor:
         return softmax(np.stack([first, last, batch.mean(axis=(1, 2, 3))], axis=1), axis=1)
 
 
+class FusingPredictor:
+    """Looks at every source where its ground lies, and a little at the whole window, so that a shift is seen."""
+
+    pixels_per_batch = 200
+
+    def __init__(self, unit: str = "cell") -> None:
+        self.unit = unit
+        self.batches: list[Inputs] = []
+
+    def predict(self, batch: Inputs) -> NDArray[np.float32]:
+        self.batches.append(batch)
+        count, _, rows, cols = batch.shape
+        total = batch.images.mean(axis=1)
+        for number, name in enumerate(sorted(batch.further)):
+            plane, context = self.seen(batch.further[name], rows, cols)
+            total = total + (number + 1) * (plane + 0.1 * context[:, None, None])
+        scores = softmax(np.stack([total, 0.5 - total, np.zeros_like(total)], axis=1), axis=1)
+        assert scores.shape == (count, 3, rows, cols)
+        return scores if self.unit == "cell" else scores.mean(axis=(2, 3))
+
+    @staticmethod
+    def seen(source: Further, rows: int, cols: int) -> tuple[NDArray, NDArray]:
+        """Its values in the cells of the reference, (N, rows, cols), and a number for the whole window, (N,)."""
+        values, valid = source.values, source.valid
+        if source.days.shape[1]:
+            assert source.days.shape == values.shape[:2]
+            values = (values * (1 + source.days / 365)[:, :, None, None, None]).mean(axis=1)
+            valid = valid.any(axis=1)
+        assert values.shape[2:] == valid.shape[1:]
+        plane = values.mean(axis=1)
+        top, left, height, width = source.box.T[:, :, None]
+        down = np.floor(top + (np.arange(rows) + 0.5) / rows * height + 1e-4).astype(int)
+        right = np.floor(left + (np.arange(cols) + 0.5) / cols * width + 1e-4).astype(int)
+        inside = (down >= 0) & (down < plane.shape[1]), (right >= 0) & (right < plane.shape[2])
+        place = np.arange(len(plane))[:, None, None]
+        found = plane[
+            place, down.clip(0, plane.shape[1] - 1)[:, :, None], right.clip(0, plane.shape[2] - 1)[:, None, :]
+        ]
+        weights = np.arange(plane[0].size).reshape(plane.shape[1:]) % 7
+        return found * (inside[0][:, :, None] & inside[1][:, None, :]), (plane * weights).mean(axis=(1, 2))
+
+
+def coordinates(region: Region) -> NDArray:
+    """North and east of the centres of all cells, (2, rows, cols)."""
+    east, north = region.centre(*np.mgrid[0 : region.rows, 0 : region.cols])
+    return np.stack([north, east]).astype(np.float32)
+
+
+def make_source(name: str, region: Region, shape: tuple[int, int], dates: tuple[str, ...] = (), **more) -> ModelSource:
+    """A source of two bands that a model looks at."""
+    bands = (Band(f"{name}_0"), Band(f"{name}_1"))
+    return ModelSource(name, bands, shape, (region.nsres, region.ewres), dates=dates, **more)
+
+
+def fusing(card: ModelCard, further: dict[str, Scene], sources: tuple[ModelSource, ...]) -> tuple[Member, dict]:
+    """A model with a branch per source, and what its job needs of them."""
+    predictor = FusingPredictor(card.unit)
+    branches = tuple(Branch(source, tuple(range(len(source.bands)))) for source in sources)
+    given = {
+        source.name: FurtherSource(further[source.name], further[source.name].region, source.dates)
+        for source in sources
+        if source.name in further
+    }
+    card = replace(card, sources=sources)
+    return Member(predictor, card, tuple(range(len(card.bands))), branches=branches), given
+
+
 def make_card(
     unit: str = "cell",
     bands: int = 2,
@@ -141,7 +210,7 @@ def member(predictor, card: ModelCard) -> Member:
 
 def job_of(scene: Scene, region: Region, models: list[Member], plan, chunk: int = 9, **more) -> Job:
     question = more.pop("question", None) or Question(Subject.of(models[0].card))
-    return Job(scene, region, scene.extent, models, plan, question, chunk, **more)
+    return Job(more.pop("source", scene), region, scene.extent, models, plan, question, chunk, **more)
 
 
 def region_at(row: int, col: int, rows: int, cols: int) -> Region:

@@ -6,7 +6,7 @@ which the spread of the answers follows, and the novelty. All of them are means,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard
 from rlearndeep.prediction import confidence
+from rlearndeep.prediction.branches import Branch, Places, Planes
 from rlearndeep.prediction.views import VIEWS, View
 from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.inputs import Images, Inputs
 from rlearndeep.scene.novelty import FeatureSpace
 
 CELL_NULL = np.iinfo(np.int32).min
@@ -32,10 +34,10 @@ class Predictor(Protocol):
 
     pixels_per_batch: int
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: Images) -> NDArray[np.float32]:
         """Outputs (N, K, H, W) or (N, K) of normalised input (N, B, H, W); K is 1 for values. The caller owns them."""
 
-    def predict_with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict_with_features(self, batch: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, and what the last layer saw: (N, F, h, w), h and w not above H and W, or (N, F)."""
 
 
@@ -116,12 +118,14 @@ class Member:
         card: what it was trained on.
         positions: of its bands among the bands of the source.
         space: its training data in feature space; None where novelty is not asked for.
+        branches: for the further sources that it looks at in their own cells.
     """
 
     predictor: Predictor
     card: ModelCard
     positions: tuple[int, ...]
     space: FeatureSpace | None = None
+    branches: tuple[Branch, ...] = ()
 
     def prepare(self, values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Network input (bands, rows, cols) of the source's values."""
@@ -129,11 +133,20 @@ class Member:
         with np.errstate(invalid="ignore", over="ignore"):
             return self.card.normalization.apply(own, valid)
 
-    def batch_size(self, cells: int, asked: int | None) -> int:
-        """Number of inputs of so many cells per batch."""
-        return asked or max(1, self.predictor.pixels_per_batch // cells)
+    def shown(self, images: NDArray[np.float32], places: Places, around: Mapping[str, Planes]) -> Images:
+        """A batch: images of some places, and what the branches see around them."""
+        if not self.branches:
+            return images
+        names = [branch.source.name for branch in self.branches]
+        seen = [branch.seen(places, around.get(name)) for name, branch in zip(names, self.branches, strict=True)]
+        return Inputs(images, dict(zip(names, seen, strict=True)))
 
-    def answer(self, question: Question, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def batch_size(self, cells: int, asked: int | None) -> int:
+        """Number of inputs of so many cells per batch; fewer where a series is longer than in training."""
+        growth = max((branch.growth for branch in self.branches), default=1.0)
+        return asked or max(1, int(self.predictor.pixels_per_batch / growth) // cells)
+
+    def answer(self, question: Question, batch: Images) -> NDArray[np.float32]:
         """Mean answer to a batch (N, bands, H, W) over the views, (N, planes, H, W) or (N, planes)."""
         outputs, novelty = self._straight(question, batch)
         if question.spread:
@@ -146,9 +159,7 @@ class Member:
             outputs += turned / np.float32(len(question.views))
         return outputs if novelty is None else np.concatenate([outputs, novelty], axis=1)
 
-    def _straight(
-        self, question: Question, batch: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def _straight(self, question: Question, batch: Images) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         if not question.novelty:
             return self.predictor.predict(batch), None
         outputs, features = self.predictor.predict_with_features(batch)
@@ -196,6 +207,13 @@ def check_members(cards: Sequence[ModelCard], names: Sequence[str]) -> None:
                 f"Models whose scores are averaged must answer for the same cells; '{names[0]}' answers per "
                 f"{first.unit} of {first.patch}, '{name}' per {card.unit} of {card.patch}. Predict them one by one."
             )
+    fusing = [(card, name) for card, name in zip(cards, names, strict=True) if card.branches]
+    for card, name in fusing[1:]:
+        if card.patch != fusing[0][0].patch:
+            raise DeepLearningError(
+                "Models of several sources whose scores are averaged must have patches of one size; "
+                f"'{fusing[0][1]}' has {fusing[0][0].patch}, '{name}' has {card.patch}. Predict them one by one."
+            )
 
 
 def check_views(cards: Sequence[ModelCard], augment: str) -> None:
@@ -210,6 +228,12 @@ def check_views(cards: Sequence[ModelCard], augment: str) -> None:
                 f"Patches that are turned by a right angle must be square; the model was trained on patches of "
                 f"{card.patch[0]} x {card.patch[1]} cells. Choose augment=flips."
             )
+        for rows, cols in (card.patch, *(source.shape for source in card.branches)) if augment == "d4" else ():
+            if card.branches and rows != cols:
+                raise DeepLearningError(
+                    "Places that are turned by a right angle must be square in every source; the model was trained on "
+                    f"{rows} x {cols} cells of one. Choose augment=flips."
+                )
 
 
 def _predicted(card: ModelCard) -> str:

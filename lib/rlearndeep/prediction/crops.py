@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from rlearndeep.prediction.branches import Places
 from rlearndeep.prediction.maps import SegmentsAt
+from rlearndeep.prediction.reading import finite
 from rlearndeep.prediction.segments import SegmentIndex, SegmentResult
-from rlearndeep.prediction.stream import Job
-from rlearndeep.scene.geometry import Region, Window
+from rlearndeep.prediction.stream import Here, Job
+from rlearndeep.scene.geometry import Window
 
 _ROWS = 256
 
@@ -60,8 +61,9 @@ def answer_segments(
     known = np.flatnonzero(found.cells)
     windows = _crop_windows(found.boxes[known], job.plan.input_size, boxed)
     means = np.full((len(segments), job.question.subject.outputs), np.nan)
-    for number, strip in _strips_of(windows, job.region):
-        means[known[strip]] = _answer_strip(job, windows[strip], found.boxes[known[strip]] if boxed else None)
+    here = Here(job)
+    for number, part in _parts_of(windows, job):
+        means[known[part]] = _answer_part(here, windows[part], found.boxes[known[part]] if boxed else None)
         progress(min((number + 1) * _ROWS, job.region.rows), job.region.rows)
     subject = job.question.subject
     if subject.task == "value":
@@ -70,13 +72,15 @@ def answer_segments(
 
 
 def _survey(job: Job, segments: SegmentIndex, segments_at: SegmentsAt) -> _Found:
+    from scipy import ndimage  # takes a while, and other predictions do without
+
     found = _Found.nothing(len(segments))
     for first in range(0, job.region.rows, _ROWS):
         window = Window(first, min(first + _ROWS, job.region.rows), 0, job.region.cols)
         ids, segment = segments_at(window)
         if not segment.any():
             continue
-        valid = np.isfinite(job.source.read(window)).all(axis=0)
+        valid = finite(job.source.read(window))
         here, local = np.unique(segments.positions(ids[segment]), return_inverse=True)
         labels = np.zeros(window.shape, dtype=np.int32)
         labels[segment] = local + 1
@@ -99,32 +103,51 @@ def _crop_windows(boxes: Boxes, patch: tuple[int, int], boxed: bool) -> NDArray[
     return (first + last) // 2 - size // 2
 
 
-def _strips_of(windows: NDArray[np.int64], region: Region) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Crops that begin in the same few rows, from the top."""
-    number = windows[:, 0] // _ROWS
-    order = np.lexsort((windows[:, 1], windows[:, 0]))
-    for strip in np.unique(number).tolist():
-        yield strip, order[number[order] == strip]
+def _parts_of(windows: NDArray[np.int64], job: Job) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Crops that begin in the same few rows, and in the columns that may be held at once, from the top."""
+    stride = job.plan.stride
+    across = job.starts_per_chunk * (stride if isinstance(stride, int) else stride[1])
+    row, col = windows[:, 0] // _ROWS, windows[:, 1] // across
+    order = np.lexsort((windows[:, 1], windows[:, 0], col, row))
+    part = np.stack([row, col])[:, order]
+    borders = np.flatnonzero((part[:, 1:] != part[:, :-1]).any(axis=0)) + 1
+    for positions in np.split(order, borders) if len(order) else ():
+        yield int(row[positions[0]]), positions
 
 
-def _answer_strip(job: Job, windows: NDArray[np.int64], boxes: Boxes | None) -> NDArray[np.float64]:
-    """Mean answers of the models for crops that begin in the same few rows, (n, K)."""
+def _answer_part(here: Here, windows: NDArray[np.int64], boxes: Boxes | None) -> NDArray[np.float64]:
+    """Mean answers of the models for crops that lie near each other, (n, K)."""
+    job = here.job
     rows, cols = job.plan.input_size
     (top, left), (bottom, right) = windows.min(axis=0).tolist(), windows.max(axis=0).tolist()
     values = job.source.read(Window(top, bottom + rows, left, right + cols))
-    valid = np.isfinite(values).all(axis=0)
+    valid = finite(values)
+    places = _places(job, windows, boxes)
+    further = here.surroundings.around([places])
     total = np.zeros((len(windows), job.question.subject.outputs))
     for member in job.members:
         prepared = member.prepare(values, valid)
         size = member.batch_size(rows * cols, job.batch_size)
         for first in range(0, len(windows), size):
             part = slice(first, first + size)
-            places = (windows[part] - (top, left)).tolist()
-            batch = np.stack([prepared[:, row : row + rows, col : col + cols] for row, col in places])
+            starts = (windows[part] - (top, left)).tolist()
+            images = np.stack([prepared[:, row : row + rows, col : col + cols] for row, col in starts])
             if boxes is not None:
-                _pad(batch, boxes[part], windows[part])
-            total[part] += member.answer(job.question, batch)[:, : total.shape[1]]
+                _pad(images, boxes[part], windows[part])
+            answers = member.answer(job.question, member.shown(images, places.part(part), further))
+            total[part] += answers[:, : total.shape[1]]
     return total / len(job.members)
+
+
+def _places(job: Job, windows: NDArray[np.int64], boxes: Boxes | None) -> Places:
+    """The crops as places. Sampling looks at further sources around the middle of a box, without its padding."""
+    shape = job.plan.input_size
+    places = Places.of(job.region, windows[:, 0], windows[:, 1], shape)
+    if boxes is None:
+        return places
+    sides = np.minimum(boxes[:, [1, 3]] - windows, shape)
+    middles = job.region.centre(*(windows + (sides - 1) / 2).T)
+    return Places(places.windows, *middles)
 
 
 def _pad(batch: NDArray[np.float32], boxes: Boxes, windows: NDArray[np.int64]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Protocol
@@ -187,6 +189,9 @@ class Sheets:
         cols: columns of the region.
         segments: sums to fill, and the segments of a window.
         progress: called with rows done and rows in all.
+        threads: how many maps are written side by side.
+        behind: how many strips may be written while later ones are computed; 0 where reading the later ones opens
+            rasters, which GRASS cannot do meanwhile.
     """
 
     question: Question
@@ -195,17 +200,31 @@ class Sheets:
     cols: int
     segments: tuple[SegmentSums, SegmentsAt] | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
+    threads: int = 1
+    behind: int = 0
     _counts: list[NDArray[np.int64]] = field(default_factory=list)
     _statistics: BandStatistics = field(default_factory=lambda: BandStatistics.of(np.empty(0)))
 
     def write(self, strips: Iterable[Strip], journal: Journal | None = None) -> Tally:
         """Write what a journal remembers, then the strips, which begin where it ends; the counts of both."""
-        for rows in journal or ():
-            self._take(rows)
-        for rows in self._rows(strips):
-            if journal is not None:
-                journal.append(rows)
-            self._take(rows)
+        parts: list[Rows] = []
+        with ThreadPoolExecutor(max(1, min(self.threads, len(self.layers)))) as writers, ThreadPoolExecutor(1) as clerk:
+
+            def enter(strip: Strip) -> None:
+                for rows in self._rows(strip, parts):
+                    if journal is not None:
+                        journal.append(rows)
+                    self._take(rows, writers)
+
+            for rows in journal or ():
+                self._take(rows, writers)
+            waiting: deque[Future[None]] = deque()
+            for strip in strips:
+                waiting.append(clerk.submit(enter, strip))
+                while len(waiting) > self.behind:
+                    waiting.popleft().result()
+            while waiting:
+                waiting.popleft().result()
         counts = np.concatenate(self._counts)
         cells = len(self.row_areas) * self.cols
         per_class, known = counts[:, :-1], int(counts[:, -1].sum())
@@ -213,9 +232,12 @@ class Sheets:
             cells, cells - known, per_class.sum(axis=0), self.row_areas[: len(counts)] @ per_class, self._statistics
         )
 
-    def _take(self, rows: Rows) -> None:
-        for (_, writer), values in zip(self.layers, rows.layers, strict=True):
-            writer.write(values)
+    def _take(self, rows: Rows, writers: ThreadPoolExecutor) -> None:
+        written = [
+            writers.submit(writer.write, values) for (_, writer), values in zip(self.layers, rows.layers, strict=True)
+        ]
+        for row in written:
+            row.result()
         if self.segments is not None:
             for share in rows.shares:
                 self.segments[0].add(share)
@@ -223,15 +245,13 @@ class Sheets:
         self._statistics += rows.statistics
         self.progress(rows.row_stop, len(self.row_areas))
 
-    def _rows(self, strips: Iterable[Strip]) -> Iterator[Rows]:
-        """Few whole rows at once; strips of some columns are put together."""
-        parts: list[Rows] = []
-        for strip in strips:
-            for cells in self._pieces(strip):
-                parts.append(self._rendered(cells))
-                if cells.window.col_stop == self.cols:
-                    yield _beside(parts)
-                    parts.clear()
+    def _rows(self, strip: Strip, parts: list[Rows]) -> Iterator[Rows]:
+        """Few whole rows at once; strips of some columns are kept in ``parts`` and put together."""
+        for cells in self._pieces(strip):
+            parts.append(self._rendered(cells))
+            if cells.window.col_stop == self.cols:
+                yield _beside(parts)
+                parts.clear()
 
     def _pieces(self, strip: Strip) -> Iterator[Cells]:
         window = strip.window

@@ -10,9 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard
 from rlearndeep.prediction.blending import Blending
+from rlearndeep.prediction.branches import Places
 from rlearndeep.scene.geometry import Region, Tiling, Window
 
 # Tiles without an overlap may be small. With one, what is computed twice shrinks with the size of the tiles; they are
@@ -24,6 +28,9 @@ _OVERLAPS_PER_TILE = 8
 
 # Rows of answers of a patch classifier that are predicted together.
 _BLOCK_STRIP = 256
+
+# What is read ahead, what was read, what the network gets of it, and a batch of that.
+_STRIPS = 4
 
 _MEGABYTE = 1024**2
 _FLOAT = 4
@@ -131,6 +138,11 @@ class BlockPlan:
         """The cells that the patches of a window of whole blocks cover, and the blocks themselves."""
         return Window(*self._span(blocks.row_start, blocks.row_stop, 0), *self._span(*_cols(blocks), 1))
 
+    def places(self, region: Region, blocks: Window, row: NDArray[np.int64], col: NDArray[np.int64]) -> Places:
+        """The patches of blocks, counted by rows and columns of blocks within a window of whole blocks."""
+        first_row, first_col = blocks.row_start - self.lead[0], blocks.col_start - self.lead[1]
+        return Places.of(region, first_row + row * self.stride[0], first_col + col * self.stride[1], self.patch)
+
     @property
     def _grid(self) -> Tiling:
         return Tiling(self.stride, (0, 0))
@@ -222,7 +234,36 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def starts_per_chunk(plan: Plan, region: Region, bands: int, classes: int, layers: int, memory: int) -> int:
+@dataclass(frozen=True)
+class Beside:
+    """What counts of a further source in the memory of a strip.
+
+    Attributes:
+        planes: bands times dates.
+        region: its own grid.
+        shape: rows and columns of a window around a place.
+    """
+
+    planes: int
+    region: Region
+    shape: tuple[int, int]
+
+    def cells(self, region: Region, rows: int, cols: int) -> float:
+        """Cells held around so many rows and columns of the reference's region, all planes together."""
+        own_rows = rows * region.nsres / self.region.nsres + self.shape[0] + 1
+        own_cols = cols * region.ewres / self.region.ewres + self.shape[1] + 1
+        return self.planes * own_rows * own_cols
+
+
+def starts_per_chunk(
+    plan: Plan,
+    region: Region,
+    bands: int,
+    classes: int,
+    layers: int,
+    memory: int,
+    further: Sequence[Beside] = (),
+) -> int:
     """How many tile columns (or block columns) may be held at once.
 
     Args:
@@ -232,6 +273,7 @@ def starts_per_chunk(plan: Plan, region: Region, bands: int, classes: int, layer
         classes: number of classes.
         layers: number of maps written.
         memory: megabytes for strips, the network not counted.
+        further: sources that are read in their own cells.
 
     Raises:
         DeepLearningError: not even one column of tiles fits; the message says how much would do.
@@ -244,19 +286,25 @@ def starts_per_chunk(plan: Plan, region: Region, bands: int, classes: int, layer
         step_rows, step = rows_per_strip(plan), plan.stride[1]
         rows, width = step_rows + plan.patch[0], max(plan.patch[1], step)
         starts, below = len(plan.block_cols(region)), 0
-    rows = min(rows, region.rows + 2 * rows)
-    per_column = _FLOAT * rows * (3 * bands + 2 * classes + 2)
+
+    def held(cols: int) -> float:
+        """Bytes of so many columns, and the context at their sides."""
+        beside = sum(2 * source.cells(region, rows, cols) for source in further)
+        return _FLOAT * (rows * (cols + width) * (_STRIPS * bands + 3 * classes + 2) + beside)
+
     budget = memory * _MEGABYTE - _FLOAT * classes * below * region.cols
-    if (min(region.cols, step * starts) + width) * per_column <= budget:
+    if held(min(region.cols, step * starts)) <= budget:
         return starts
     budget -= _FLOAT * step_rows * region.cols * layers
-    if 2 * width * per_column > budget:
-        needed = memory + math.ceil((2 * width * per_column - budget) / _MEGABYTE)
+    if held(width) > budget:
+        needed = memory + math.ceil((held(width) - budget) / _MEGABYTE)
+        also = f", {sum(source.planes for source in further)} bands of further sources" if further else ""
         raise DeepLearningError(
-            f"Strips of {region.cols} columns, {bands} bands and {classes} classes need {needed} MB; memory is "
+            f"Strips of {region.cols} columns, {bands} bands{also} and {classes} classes need {needed} MB; memory is "
             f"{memory} MB. Set memory={needed}, ask for fewer maps, or choose a narrower region."
         )
-    return max(1, int(budget // per_column - width) // step)
+    per_column = held(1) - held(0)
+    return max(1, int((budget - held(0)) // per_column) // step)
 
 
 def rows_per_strip(plan: BlockPlan) -> int:

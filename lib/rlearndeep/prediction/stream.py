@@ -7,23 +7,18 @@ into columns, which meet without a seam because tiles that straddle a cut are su
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.prediction.answers import Member, Question
+from rlearndeep.prediction.branches import FurtherSource, Places, Surroundings
 from rlearndeep.prediction.planning import BlockPlan, Plan, TilePlan, rows_per_strip
+from rlearndeep.prediction.reading import Reader, Source, Stacked, Validity, finite
 from rlearndeep.scene.geometry import Region, Window
-
-
-class Source(Protocol):
-    """Where cells come from: a stack of rasters, or an array in a test."""
-
-    def read(self, window: Window) -> NDArray:
-        """Values (bands, rows, cols) of any window of the region's grid; NaN is null."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,7 @@ class Job:
         question: what the models are asked.
         starts_per_chunk: how many columns of tiles or blocks are held at once.
         batch_size: inputs per batch, None lets the back-end choose.
+        further: the sources that branches look at, by their names; one that is not there is absent.
     """
 
     source: Source
@@ -79,6 +75,11 @@ class Job:
     question: Question
     starts_per_chunk: int
     batch_size: int | None = None
+    further: Mapping[str, FurtherSource] = field(default_factory=dict)
+
+    def surroundings(self) -> Surroundings:
+        """What reads the further sources for the models."""
+        return Surroundings(self.further, [branch for member in self.members for branch in member.branches])
 
     @property
     def row_starts(self) -> list[int]:
@@ -117,20 +118,53 @@ def strips(job: Job, done: int = 0, rows: Rows | None = None) -> Iterator[Strip]
 
 
 class Here:
-    """Computes chunks in this process; rows that neighbouring rows of tiles share are read once."""
+    """Computes chunks in this process; rows that neighbouring rows of tiles share are read once.
+
+    Attributes:
+        job: what to predict.
+        reader: of the reference.
+        surroundings: of further sources.
+    """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self._reader = _Reader(job.source)
+        self.job = job
+        self.reader = Reader(job.source)
+        self.surroundings = job.surroundings()
+        self._upcoming: Iterator[Window] = iter(())
 
     def __call__(self, starts: Sequence[int]) -> Iterator[Iterable[Chunk]]:
+        # Sources of other grids share GRASS's one window with the reference, and are read in turn with it.
+        if not self.job.further and not isinstance(self.job.source, Stacked):
+            self._upcoming = islice((window for start in starts for window in self._windows(start)), 1, None)
         return (self.chunks(start) for start in starts)
 
     def chunks(self, start: int) -> Iterator[Chunk]:
         """The chunks of the row of tiles (or blocks) that begins at row ``start``, from the left."""
-        if isinstance(self._job.plan, TilePlan):
-            return _tile_chunks(self._job, self._job.plan, self._reader, start)
-        return _block_chunks(self._job, self._job.plan, self._reader, start)
+        if isinstance(self.job.plan, TilePlan):
+            return _tile_chunks(self, self.job.plan, start)
+        return _block_chunks(self, self.job.plan, start)
+
+    def read(self, window: Window) -> tuple[NDArray, NDArray[np.bool_]]:
+        """Values (bands, rows, cols) of the reference, and validity (rows, cols); the next window is read meanwhile."""
+        values = self.reader.read(window)
+        following = next(self._upcoming, None)
+        if following is not None:
+            self.reader.expect(following)
+        return values, finite(values)
+
+    def _windows(self, start: int) -> Iterator[Window]:
+        """What will be read for the chunks of the row of tiles (or blocks) that begins at row ``start``."""
+        job, plan = self.job, self.job.plan
+        if isinstance(plan, TilePlan):
+            useful = plan.useful_window(job.region, job.extent)
+            for starts in _chunks(plan.tiling.tile_cols(job.region), job.starts_per_chunk):
+                cropped = (plan.cropped(_tile_at(plan, start, col), useful) for col in starts)
+                filled = [window for window in cropped if not window.is_empty]
+                if filled:
+                    yield _bounds(filled)
+        else:
+            for starts in _chunks(plan.block_cols(job.region), job.starts_per_chunk):
+                yield plan.patches_window(_blocks(job, plan, start, starts))
 
 
 class _Seam:
@@ -153,44 +187,20 @@ class _Seam:
         return Window(window.row_start, window.row_start + step, window.col_start, window.col_stop), planes
 
 
-class _Reader:
-    """Reads windows of a source from the top, and does not read shared rows again."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._window = Window(0, 0, 0, 0)
-        self._values: NDArray | None = None
-
-    def read(self, window: Window) -> tuple[NDArray, NDArray[np.bool_]]:
-        """Values (bands, rows, cols) and validity (rows, cols)."""
-        kept = self._window
-        same_columns = (kept.col_start, kept.col_stop) == (window.col_start, window.col_stop)
-        if self._values is not None and same_columns and kept.row_start <= window.row_start < kept.row_stop:
-            shared = self._values[:, window.row_start - kept.row_start :][:, : window.rows]
-            fresh = Window(kept.row_stop, window.row_stop, window.col_start, window.col_stop)
-            values = shared if fresh.is_empty else np.concatenate([shared, self._source.read(fresh)], axis=1)
-        else:
-            values = self._source.read(window)
-        self._values, self._window = values, window
-        valid = np.isfinite(values[0])
-        for band in values[1:]:
-            valid &= np.isfinite(band)
-        return values, valid
-
-
 def _chunks(starts: Sequence[int], count: int) -> Iterator[Sequence[int]]:
     for first in range(0, len(starts), count):
         yield starts[first : first + count]
 
 
-def _tile_chunks(job: Job, plan: TilePlan, reader: _Reader, row_start: int) -> Iterator[Chunk]:
+def _tile_chunks(here: Here, plan: TilePlan, row_start: int) -> Iterator[Chunk]:
+    job = here.job
     mosaic = _Mosaic(job, plan, row_start)
     useful = plan.useful_window(job.region, job.extent)
     cols = plan.tiling.tile_cols(job.region)
     for starts in _chunks(cols, job.starts_per_chunk):
         tiles = [_tile_at(plan, row_start, col_start) for col_start in starts]
         mosaic.begin(starts)
-        valid = _predict_tiles(job, plan, reader, tiles, useful, mosaic)
+        valid = _predict_tiles(here, plan, tiles, useful, mosaic)
         stop = tiles[-1].col_start + plan.tiling.step[1] if starts[-1] != cols[-1] else job.region.cols
         window, planes = mosaic.finish(max(0, min(stop, job.region.cols)))
         if not window.is_empty:
@@ -199,22 +209,6 @@ def _tile_chunks(job: Job, plan: TilePlan, reader: _Reader, row_start: int) -> I
 
 def _tile_at(plan: TilePlan, row: int, col: int) -> Window:
     return Window(row, row + plan.tiling.size[0], col, col + plan.tiling.size[1])
-
-
-@dataclass(frozen=True)
-class _Validity:
-    """Validity of the cells of a window; cells outside it have no data."""
-
-    window: Window
-    values: NDArray[np.bool_]
-
-    def part(self, window: Window) -> NDArray[np.bool_]:
-        """Validity of another window."""
-        result = np.zeros(window.shape, dtype=bool)
-        common = window.intersection(self.window)
-        if not common.is_empty:
-            result[common.relative_to(window).slices] = self.values[common.relative_to(self.window).slices]
-        return result
 
 
 class _Mosaic:
@@ -261,33 +255,50 @@ class _Mosaic:
         return window, self._sums[:, :, :done]
 
 
-def _predict_tiles(
-    job: Job, plan: TilePlan, reader: _Reader, tiles: Sequence[Window], useful: Window, mosaic: _Mosaic
-) -> _Validity:
+def _predict_tiles(here: Here, plan: TilePlan, tiles: Sequence[Window], useful: Window, mosaic: _Mosaic) -> Validity:
+    job = here.job
     windows = {tile: plan.cropped(tile, useful) for tile in tiles}
     filled = [window for window in windows.values() if not window.is_empty]
     if not filled:
-        return _Validity(Window(0, 0, 0, 0), np.zeros((0, 0), dtype=bool))
+        return Validity(Window(0, 0, 0, 0), np.zeros((0, 0), dtype=bool))
     around = _bounds(filled)
-    values, valid = reader.read(around)
-    validity = _Validity(around, valid)
+    values, valid = here.read(around)
+    validity = Validity(around, valid)
     core = plan.blending.core
     needed: dict[tuple[int, int], list[tuple[Window, Window]]] = defaultdict(list)
     for tile, window in windows.items():
         answered = core.shifted(tile.row_start, tile.col_start).intersection(job.region.window)
         if not window.is_empty and validity.part(answered).any():
             needed[window.shape].append((tile, window))
+    if not needed:
+        return validity
+    # All windows, though not all are needed: so rows below have the same columns, and what they share is read once.
+    further = here.surroundings.around(_places_by_shape(job, filled))
     for member in job.members:
-        prepared = member.prepare(values, valid) if needed else values
+        prepared = member.prepare(values, valid)
         for shape, group in needed.items():
             size = member.batch_size(shape[0] * shape[1], job.batch_size)
             for first in range(0, len(group), size):
                 batch = group[first : first + size]
                 slices = [window.relative_to(around).slices for _, window in batch]
-                answers = member.answer(job.question, np.stack([prepared[:, rows, cols] for rows, cols in slices]))
+                parts = [prepared[None, :, rows, cols] for rows, cols in slices]
+                images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                places = _places(job, [window for _, window in batch])
+                answers = member.answer(job.question, member.shown(images, places, further))
                 for (tile, window), answer in zip(batch, answers, strict=True):
                     mosaic.add(tile, window, answer, 1 / len(job.members))
     return validity
+
+
+def _places(job: Job, windows: Sequence[Window]) -> Places:
+    """Windows of one shape as places."""
+    rows, cols = (np.array(starts) for starts in zip(*((one.row_start, one.col_start) for one in windows), strict=True))
+    return Places.of(job.region, rows, cols, windows[0].shape)
+
+
+def _places_by_shape(job: Job, windows: Sequence[Window]) -> list[Places]:
+    shapes = {window.shape for window in windows}
+    return [_places(job, [window for window in windows if window.shape == shape]) for shape in shapes]
 
 
 def _bounds(windows: Sequence[Window]) -> Window:
@@ -299,39 +310,51 @@ def _bounds(windows: Sequence[Window]) -> Window:
     )
 
 
-def _block_chunks(job: Job, plan: BlockPlan, reader: _Reader, row_start: int) -> Iterator[Chunk]:
-    cols = plan.block_cols(job.region)
-    row_stop = min(row_start + rows_per_strip(plan), plan.block_rows(job.region)[-1] + plan.stride[0])
-    for starts in _chunks(cols, job.starts_per_chunk):
-        blocks = Window(row_start, row_stop, starts[0], starts[-1] + plan.stride[1])
-        values, valid = reader.read(plan.patches_window(blocks))
-        validity = _Validity(plan.patches_window(blocks), valid)
-        coarse = _predict_blocks(job, plan, blocks, values, validity)
+def _block_chunks(here: Here, plan: BlockPlan, row_start: int) -> Iterator[Chunk]:
+    region = here.job.region
+    for starts in _chunks(plan.block_cols(region), here.job.starts_per_chunk):
+        blocks = _blocks(here.job, plan, row_start, starts)
+        values, valid = here.read(plan.patches_window(blocks))
+        validity = Validity(plan.patches_window(blocks), valid)
+        coarse = _predict_blocks(here, plan, blocks, values, validity)
         fine = np.repeat(np.repeat(coarse, plan.stride[0], axis=1), plan.stride[1], axis=2)
-        window = blocks.intersection(Window(row_start, row_stop, 0, job.region.cols))
+        window = blocks.intersection(Window(row_start, blocks.row_stop, 0, region.cols))
         part = window.relative_to(blocks).slices
         yield Chunk(window, fine[:, part[0], part[1]], validity.part(window))
 
 
+def _blocks(job: Job, plan: BlockPlan, row_start: int, col_starts: Sequence[int]) -> Window:
+    row_stop = min(row_start + rows_per_strip(plan), plan.block_rows(job.region)[-1] + plan.stride[0])
+    return Window(row_start, row_stop, col_starts[0], col_starts[-1] + plan.stride[1])
+
+
 def _predict_blocks(
-    job: Job, plan: BlockPlan, blocks: Window, values: NDArray, validity: _Validity
+    here: Here, plan: BlockPlan, blocks: Window, values: NDArray, validity: Validity
 ) -> NDArray[np.float32]:
     """Answers (planes, rows of blocks, columns of blocks); zero for blocks without a valid cell in the region."""
-    (stride_rows, stride_cols), around = plan.stride, validity.window
-    shape = blocks.rows // stride_rows, blocks.cols // stride_cols
-    answered = _Validity(job.region.window.intersection(blocks), validity.part(job.region.window.intersection(blocks)))
-    wanted = answered.part(blocks).reshape(shape[0], stride_rows, shape[1], stride_cols).any(axis=(1, 3))
+    job, around = here.job, validity.window
+    shape = blocks.rows // plan.stride[0], blocks.cols // plan.stride[1]
+    answered = Validity(job.region.window.intersection(blocks), validity.part(job.region.window.intersection(blocks)))
+    wanted = answered.part(blocks).reshape(shape[0], plan.stride[0], shape[1], plan.stride[1]).any(axis=(1, 3))
     rows, cols = np.nonzero(wanted)
     result = np.zeros((job.question.planes, *shape), dtype=np.float32)
-    first_row = blocks.row_start - plan.lead[0] - around.row_start
-    first_col = blocks.col_start - plan.lead[1] - around.col_start
+    if not len(rows):
+        return result
+    further = here.surroundings.around([plan.places(job.region, blocks, *_corners(shape))])
     for member in job.members:
         prepared = member.prepare(values, validity.values)
         patches = np.lib.stride_tricks.sliding_window_view(prepared, plan.patch, axis=(1, 2)).transpose(1, 2, 0, 3, 4)
         size = member.batch_size(plan.patch[0] * plan.patch[1], job.batch_size)
         for first in range(0, len(rows), size):
             row, col = rows[first : first + size], cols[first : first + size]
-            batch = patches[first_row + row * stride_rows, first_col + col * stride_cols]
-            answers = member.answer(job.question, np.ascontiguousarray(batch))
+            places = plan.places(job.region, blocks, row, col)
+            images = patches[places.windows.row - around.row_start, places.windows.col - around.col_start]
+            answers = member.answer(job.question, member.shown(np.ascontiguousarray(images), places, further))
             result[:, row, col] += answers.T / np.float32(len(job.members))
     return result
+
+
+def _corners(shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the first and the last of (rows, columns) of blocks."""
+    rows, cols = np.array([[0, shape[0] - 1], [0, shape[1] - 1]])
+    return rows, cols

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.scene.inputs import Further, Images, Inputs
+
 
 @dataclass(frozen=True)
 class View:
@@ -27,12 +29,31 @@ class View:
     flip_rows: bool = False
     flip_cols: bool = False
 
-    def turn(self, images: NDArray) -> NDArray:
-        """Images (..., rows, cols) in this view; (..., cols, rows) when it transposes."""
+    def turn(self, images: Images) -> Images:
+        """Images (..., rows, cols) in this view, (..., cols, rows) when it transposes; of every source alike."""
         if self == View():
             return images
+        if isinstance(images, Inputs):
+            further = {name: self._turned_source(source) for name, source in images.further.items()}
+            return Inputs(self._turned(images.images), further)
+        return self._turned(images)
+
+    def _turned(self, images: NDArray) -> NDArray:
         turned = images.swapaxes(-1, -2) if self.transpose else images
         return np.ascontiguousarray(self._flipped(turned))
+
+    def _turned_source(self, source: Further) -> Further:
+        return Further(self._turned(source.values), self._turned(source.valid), self._box(source), source.days)
+
+    def _box(self, source: Further) -> NDArray[np.float32]:
+        """Where the ground of the reference lies in the turned source."""
+        rows, cols = source.valid.shape[-2:]
+        top, left, height, width = source.box.T
+        if self.transpose:
+            rows, cols, top, left, height, width = cols, rows, left, top, width, height
+        top = rows - (top + height) if self.flip_rows else top
+        left = cols - (left + width) if self.flip_cols else left
+        return np.stack([top, left, height, width], axis=-1).astype(np.float32, copy=False)
 
     def back(self, answers: NDArray) -> NDArray:
         """Answers per cell (N, planes, rows, cols) of turned images, turned back; others stay as they are."""

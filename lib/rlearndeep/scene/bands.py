@@ -138,11 +138,13 @@ class Normalization:
         Returns:
             A new float32 array of the shape of ``values``; 0, the mean, where not valid.
         """
-        result = values.astype(np.float32)
         if self.method == "band":
-            result -= np.array(self.mean, dtype=np.float32)[:, None, None]
+            mean = np.array(self.mean, dtype=np.float32)[:, None, None]
+            result = np.subtract(values, mean, dtype=np.float32, casting="same_kind")
             result *= (1.0 / np.array(self.std, dtype=np.float64)).astype(np.float32)[:, None, None]
-        elif self.method == "cell":
+        else:
+            result = values.astype(np.float32)
+        if self.method == "cell":
             result -= result.mean(axis=-3, keepdims=True)
             spread = result.std(axis=-3, keepdims=True)
             result /= np.where(spread > SMALLEST_SPREAD, spread, 1.0)

@@ -56,7 +56,8 @@ def resampled(
             share_row = 1 - np.abs(down - (first_row + step_row))
             share_col = 1 - np.abs(right - (first_col + step_col))
             weight = (share_row[:, :, None] * share_col[:, None, :] * good).astype(np.float32)
-            total += np.where(good[:, None], part, 0) * weight[:, None]
+            # In the same type whatever the stored one is, so that training and prediction agree to the last bit.
+            total += np.where(good[:, None], part, 0).astype(np.float32) * weight[:, None]
             weights += weight
     return total / np.where(known, weights, 1)[:, None], known
 

@@ -100,3 +100,39 @@ def test_the_statistics_of_values_are_those_of_all_rows():
     assert statistics.count == 600
     assert statistics.mean == pytest.approx(values.mean(dtype=float))
     assert statistics.std == pytest.approx(values.std(dtype=float))
+
+
+@pytest.mark.parametrize("behind", [0, 1, 3])
+def test_strips_are_written_in_order_while_later_ones_are_computed(behind):
+    rows = 40
+    scores = np.random.default_rng(0).random((2, rows, 3)).astype(np.float32)
+    done: list[int] = []
+    seen: list[int] = []
+
+    def strips():
+        for first in range(0, rows, 4):
+            seen.append(first // 4 - len(done))
+            window = Window(first, first + 4, 0, 3)
+            yield Strip(window, scores[:, first : first + 4], np.ones((4, 3), dtype=bool))
+
+    sheet = Sheet()
+    sheets = Sheets(
+        Question(Subject("class", CLASSES)), [(Layer("class"), sheet)], np.ones(rows), 3,
+        progress=lambda stop, total: done.append(stop), behind=behind,
+    )  # fmt: skip
+    sheets.write(strips())
+    np.testing.assert_array_equal(np.array(sheet.rows), np.where(scores[1] > scores[0], 9, 4))
+    assert done == list(range(4, rows + 1, 4))
+    assert max(seen) <= behind
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_what_goes_wrong_while_writing_ends_the_stream(behind):
+    class Full(Sheet):
+        def write(self, rows):
+            raise DeepLearningError("the disk is full")
+
+    strip = Strip(Window(0, 1, 0, 1), np.ones((2, 1, 1), dtype=np.float32), np.ones((1, 1), dtype=bool))
+    sheets = Sheets(Question(Subject("class", CLASSES)), [(Layer("class"), Full())], np.ones(9), 1, behind=behind)
+    with pytest.raises(DeepLearningError, match="disk is full"):
+        sheets.write(strip for _ in range(9))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, Network
 from rlearndeep.prediction.blending import Blending
-from rlearndeep.prediction.planning import BlockPlan, TilePlan, make_plan, starts_per_chunk
+from rlearndeep.prediction.planning import Beside, BlockPlan, TilePlan, make_plan, starts_per_chunk
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Region, Tiling, Window
@@ -136,7 +136,7 @@ def test_a_region_too_wide_for_the_memory_is_cut_into_columns():
     assert 1 <= few < everything
     assert starts_per_chunk(plan, wide, 5, 7, 1, 3000) > few
     narrow = region_of(6000, 6000)
-    assert starts_per_chunk(plan, narrow, 5, 7, 8, 1000) == len(plan.tiling.tile_cols(narrow))
+    assert starts_per_chunk(plan, narrow, 5, 7, 8, 1500) == len(plan.tiling.tile_cols(narrow))
 
 
 def test_too_little_memory_is_refused_with_the_memory_that_would_do():
@@ -147,3 +147,24 @@ def test_too_little_memory_is_refused_with_the_memory_that_would_do():
     needed = int(str(refusal.value).split("memory=")[1].split(",")[0])
     assert starts_per_chunk(plan, wide, 5, 7, 1, needed) >= 1
     assert starts_per_chunk(BlockPlan((64, 64), (16, 16)), wide, 5, 7, 1, 300) >= 1
+
+
+def test_cells_of_a_further_source_are_counted_in_its_own_grid():
+    fine = Beside(3, Region(100, 0, 100, 0, 400, 200), (7, 9))
+    assert fine.cells(region_of(100, 100), 10, 20) == 3 * (10 * 4 + 8) * (20 * 2 + 10)
+
+
+def test_further_sources_count_in_the_memory_of_a_strip():
+    plan = make_plan([replace(CARD, patch=(64, 64), largest=(64, 64), stride=1, reach=32)])
+    wide = region_of(1000, 50_000)
+    fine = Region(1000, 0, 50_000, 0, 4000, 200_000)
+    everything = len(plan.tiling.tile_cols(wide))
+    assert starts_per_chunk(plan, wide, 5, 7, 1, 1000) == everything
+    some = starts_per_chunk(plan, wide, 5, 7, 1, 1000, [Beside(4, fine, (256, 256))])
+    few = starts_per_chunk(plan, wide, 5, 7, 1, 1000, [Beside(30, fine, (256, 256))])
+    assert 1 <= few < some < everything
+    assert starts_per_chunk(plan, wide, 5, 7, 1, 1000, [Beside(1, region_of(10, 500), (9, 9))]) == everything
+    with pytest.raises(DeepLearningError, match=r"5 bands, 300 bands of further sources and.*memory=\d+") as refusal:
+        starts_per_chunk(plan, wide, 5, 7, 1, 200, [Beside(300, fine, (256, 256))])
+    needed = int(str(refusal.value).split("memory=")[1].split(",")[0])
+    assert starts_per_chunk(plan, wide, 5, 7, 1, needed, [Beside(300, fine, (256, 256))]) >= 1
