@@ -21,6 +21,8 @@ default: parsubdirs htmldir
 install: installsubdirs
 	$(INSTALL_DATA) $(HTMLDIR)/$(PGM).html $(INST_DIR)/docs/html/
 	$(INSTALL_DATA) $(MANDIR)/$(PGM).$(MANSECT) $(INST_DIR)/docs/man/man1/
+	$(MKDIR) $(INST_DIR)/docs/html/tutorials
+	$(INSTALL_DATA) tutorials/*.html tutorials/*.png tutorials/*.sh $(INST_DIR)/docs/html/tutorials/
 
 else
 

@@ -4,7 +4,9 @@
 benchmarks/sampling.py [side in cells, default 8000] [patches, default 30000]
 
 The yardstick is a C program that reads the bands row by row, plus writing the bytes of the patches to the same disk;
-its seconds have no start-up in them, ours are those the tool reports: plan, patches, footprints. The rivals are what
+its seconds have no start-up in them, ours are those the tool reports: plan, patches, footprints. The yardstick is
+measured anew before each of our runs, and medians of three rounds are printed; processor seconds, start-up and
+modules included, tell what the clock of a busy machine does not. The rivals are what
 people write by hand: a loop over exported GeoTIFFs with rasterio, and the sampler of TorchGeo. Rivals that are not
 installed are named as left out. They run in processes of their own, away from GRASS's libraries.
 """
@@ -14,14 +16,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from session import compile_against_grass, project, restart_with_libraries
 
-SIZE, BANDS = 64, 5
+SIZE, BANDS, ROUNDS = 64, 5, 3
 MEMORY = 300
 
 RASTERIO = """
@@ -66,7 +70,7 @@ def make_scene(side: int, names: list[str]) -> None:
 
 
 def sample(directory: Path, count: int, *wishes: str) -> dict:
-    """Report of the tool with the seconds and the peak memory of the whole command."""
+    """Report of the tool with the processor seconds and the peak memory of the whole command."""
     shutil.rmtree(directory / "patches", ignore_errors=True)
     command = [
         *("v.sample.patches", "group=g", f"size={SIZE}", "placement=random", f"number={count}", "split=none"),
@@ -79,14 +83,17 @@ def sample(directory: Path, count: int, *wishes: str) -> dict:
         ),
         *wishes,
     ]
-    start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         text = process.stdout.read() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"v.sample.patches failed: {' '.join(command)}")
-    return {**json.loads(text), "whole": time.perf_counter() - start, "peak_mb": usage.ru_maxrss / 1024}
+    return {
+        **json.loads(text),
+        "peak_mb": usage.ru_maxrss / 1024,
+        "cpu": usage.ru_utime + usage.ru_stime,
+    }
 
 
 def raw_write(directory: Path, size: int) -> float:
@@ -138,26 +145,48 @@ def main(side: int, count: int) -> None:
         def scan() -> float:
             return float(subprocess.run([program, "read", *names], capture_output=True, text=True, check=True).stdout)
 
-        size = count * SIZE * SIZE * (2 * BANDS + 2)
+        def yardstick(patches: int) -> float:
+            return scan() + raw_write(directory, patches * SIZE * SIZE * (2 * BANDS + 2))
+
         scan()
-        yardstick = min(scan() for _ in range(3)) + min(raw_write(directory, size) for _ in range(2))
-        rows: list[tuple[str, float | str, float]] = [("C scan + raw write", yardstick, 0.0)]
-        for label, wishes in (
-            ("patches alone", ()),
-            ("with a label raster", ("raster=labels",)),
-            ("the same, nprocs=2", ("raster=labels", "nprocs=2")),
-        ):
-            answer = sample(directory, count, *wishes)
-            rows.append((label, answer["seconds"], answer["peak_mb"]))
-        rows += [(label, seconds, 0.0) for label, seconds in rivals(directory, names, side, count).items()]
-    print(f"{count} patches of {SIZE} x {SIZE} x {BANDS} from {side} x {side} cells, memory={MEMORY}")
-    print(f"{'':24}{'s':>8}{'ratio':>8}{'patches/s':>12}{'peak MB':>10}")
-    for label, seconds, peak in rows:
+        rows = [measure(label, directory, patches, wishes, yardstick) for label, patches, wishes in runs(count)]
+        reference = yardstick(count)
+        rows += [
+            (label, count, seconds, seconds if isinstance(seconds, str) else seconds / reference, {})
+            for label, seconds in rivals(directory, names, side, count).items()
+        ]
+    print(f"patches of {SIZE} x {SIZE} x {BANDS} from {side} x {side} cells, memory={MEMORY}; 1 = C scan + raw write")
+    print(f"{'':28}{'s':>8}{'ratio':>8}{'patches/s':>12}{'processor s':>13}{'peak MB':>10}")
+    for label, patches, seconds, ratio, usage in rows:
         if isinstance(seconds, str):
-            print(f"{label:24}{seconds}")
+            print(f"{label:28}{seconds}")
             continue
-        memory = f"{peak:10.0f}" if peak else ""
-        print(f"{label:24}{seconds:8.2f}{seconds / yardstick:8.2f}{count / seconds:12.0f}{memory}")
+        cost = f"{usage['cpu']:13.2f}{usage['peak_mb']:10.0f}" if usage else ""
+        print(f"{label:28}{seconds:8.2f}{ratio:8.2f}{patches / seconds:12.0f}{cost}")
+
+
+def runs(count: int) -> list[tuple[str, int, tuple[str, ...]]]:
+    """What is measured: a name, the number of patches, and further options."""
+    few = max(1, count // 100)
+    return [
+        ("patches alone", count, ()),
+        ("the same, nprocs=2", count, ("nprocs=2",)),
+        ("with a label raster", count, ("raster=labels",)),
+        ("few patches", few, ()),
+        ("the same, nprocs=2", few, ("nprocs=2",)),
+    ]
+
+
+def measure(
+    label: str, directory: Path, count: int, wishes: tuple[str, ...], yardstick: Callable[[int], float]
+) -> tuple[str, int, float, float, dict]:
+    """Median seconds, median ratio to a yardstick measured right before, and the last run's usage."""
+    pairs = []
+    for _ in range(ROUNDS):
+        reference, answer = yardstick(count), sample(directory, count, *wishes)
+        pairs.append((answer["seconds"], answer["seconds"] / reference))
+    seconds, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return label, count, seconds, ratio, answer
 
 
 if __name__ == "__main__":

@@ -3,18 +3,22 @@
 
     benchmarks/training.py [patches, default 4000] [device, default auto]
 
-Patches are 64 x 64 cells of five 16-bit bands. Prints samples per second of the loop and of the same step repeated
-on one batch, in turns; patches per second of the loader; and how memory grows with the number of patches.
+Patches are 64 x 64 cells of five 16-bit bands. Prints patches per second of the loader; how memory grows with the
+number of patches; and samples per second of the loop and of the same step repeated on one batch, in turns, with the
+median of their ratios. Other programs disturb both alike, but leave the machine alone for the figures themselves.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "testsuite"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
@@ -30,10 +34,13 @@ from rlearndeep.scene.bands import Normalization
 from synthetic_patches import CLASSES, make_patches
 
 BATCH = 32
+ARCHITECTURES = ("unet", "mlp")  # a heavy step, and one that hides nothing
 LOADED = 64
-STEPS = 24
-EPOCHS = 3
-TURNS = 3
+STEPS = 24  # of an epoch: the fewest that the default batch size leaves where there are enough patches
+PAIRS = 4
+TURNS = 5
+THREADS = os.cpu_count() or 1
+REST = 1.0  # seconds in which a checkpoint is written
 
 
 def training_part(patches: Path, count: int | None = None) -> Part:
@@ -43,14 +50,35 @@ def training_part(patches: Path, count: int | None = None) -> Part:
     return part.sample(count) if count else part
 
 
-def loop(part: Part, architecture: str, device: str) -> float:
-    """Samples per second of whole epochs but the first: reading, normalising, steps, history, checkpoint."""
-    settings = Settings(architecture=architecture, epochs=EPOCHS, batch_size=BATCH, device=device, augment=("none",))
+def prepared(part: Part, architecture: str, device: str) -> tuple[Network, Settings]:
+    """A network and how to train it."""
+    settings = Settings(
+        architecture=architecture, epochs=2 * PAIRS, batch_size=BATCH, device=device, augment=("none",), nprocs=THREADS
+    )
     settings = resolved(settings, "cell", (64, 64), len(part))
-    seconds: list[float] = []
+    return Network(architecture, 5, len(CLASSES), dict(settings.network or {})), settings
+
+
+def pairs(part: Part, architecture: str, device: str) -> list[tuple[float, float]]:
+    """Seconds of an epoch of the loop, and of as many plain steps right after it, several times.
+
+    The loop reads, normalises, steps, and writes history and checkpoint. It is timed in every second epoch, in which
+    the checkpoint of the epoch before is still being written; the plain steps begin when all is written.
+    """
+    network, settings = prepared(part, architecture, device)
+    steps = plain(part, network, device)
+    times: list[float] = []
+    found: list[tuple[float, float]] = []
+
+    def after(row: dict[str, Any]) -> None:
+        times.append(time.perf_counter())
+        if row["epoch"] % 2 == 0:
+            time.sleep(REST)
+            found.append((times[-1] - times[-2], steps(len(part) // BATCH)))
+
     with tempfile.TemporaryDirectory() as folder:
         get_backend("torch").fit(
-            Network(architecture, 5, len(CLASSES), dict(settings.network or {})),
+            network,
             part,
             None,
             settings,
@@ -60,40 +88,41 @@ def loop(part: Part, architecture: str, device: str) -> float:
             spread=np.ones(5),
             measure=ClassTask(CLASSES).measure,
             folder=Path(folder),
-            progress=lambda row: seconds.append(time.perf_counter()),
+            progress=after,
             warn=print,
         )
-    return len(part) * (EPOCHS - 1) / (seconds[-1] - seconds[0])
+    return found
 
 
-def step(part: Part, architecture: str, device: str) -> float:
-    """Samples per second of plain PyTorch: the same step again and again on one batch that is on the device."""
+def plain(part: Part, network: Network, device: str) -> Callable[[int], float]:
+    """Plain PyTorch: a function that takes the same step so often on one batch on the device; seconds."""
     import torch
     from rlearndeep.backends.torch.devices import choose_device
     from torch.nn import functional
 
-    torch.manual_seed(1)
     place = choose_device(device)
-    settings = resolved(Settings(architecture=architecture), "cell", (64, 64), len(part))
-    network = Network(architecture, 5, len(CLASSES), dict(settings.network or {}))
+    torch.manual_seed(1)
     module = get_backend("torch").build(network).to(place, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(module.parameters(), 0.001)
     images, labels = (torch.from_numpy(array).to(place) for array in part.read(np.arange(BATCH)))
     images = images.contiguous(memory_format=torch.channels_last)
     low = torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda" and torch.cuda.is_bf16_supported())
-    number = len(part) // BATCH
-    for repetition in range(number + 2):
-        if repetition == 2:  # the first ones warm up
-            start = time.perf_counter()
-        optimizer.zero_grad()
-        with low:
-            loss = functional.cross_entropy(module(images), labels, ignore_index=-1)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-        optimizer.step()
-    if place.type == "cuda":
-        torch.cuda.synchronize()
-    return number * BATCH / (time.perf_counter() - start)
+
+    def steps(number: int) -> float:
+        start = time.perf_counter()
+        for _ in range(number):
+            optimizer.zero_grad()
+            with low:
+                loss = functional.cross_entropy(module(images), labels, ignore_index=-1)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
+            optimizer.step()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    steps(2)
+    return steps
 
 
 def loader(part: Part) -> float:
@@ -126,15 +155,17 @@ def main(count: int, device: str) -> None:
         make_patches(patches, size=64, count=count, bands=5, shares=(1.0, 0.0, 0.0))
         part = training_part(patches)
         loader(part)
-        print(f"loader alone, {LOADED} of {count} patches at a time: {max(loader(part) for _ in range(TURNS)):,.0f} /s")
+        rate = statistics.median(loader(part) for _ in range(TURNS))
+        print(f"loader alone, {LOADED} of {count} patches at a time: {rate:,.0f} /s")
         few, all_ = (own_memory(patches, number) for number in (count // 8, count))
         print(f"memory of its own with {count // 8} and {count} patches: {few:.0f} and {all_:.0f} MB")
         some = part.sample(STEPS * BATCH)
-        for architecture in ("unet", "fcn_dilated"):
-            rates = [(loop(some, architecture, device), step(some, architecture, device)) for _ in range(TURNS)]
-            looped, plain = (statistics.median(values) for values in zip(*rates, strict=True))
-            ratio = statistics.median(one / other for one, other in rates)
-            print(f"{architecture}: loop {looped:.1f}, plain step {plain:.1f} samples/s; ratio {ratio:.3f}", flush=True)
+        for architecture in ARCHITECTURES:
+            found = pairs(some, architecture, device)
+            looped, alone = (statistics.median(values) for values in zip(*found, strict=True))
+            ratio = statistics.median(other / one for one, other in found)
+            rates = f"loop {len(some) / looped:.1f}, plain step {len(some) / alone:.1f} samples/s"
+            print(f"{architecture}: {rates}; loop / plain {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":

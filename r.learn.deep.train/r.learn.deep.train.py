@@ -24,7 +24,7 @@
 
 # %option G_OPT_M_DIR
 # % key: patches
-# % required: yes
+# % required: no
 # % multiple: yes
 # % label: Patch directory of v.sample.patches
 # % description: Several directories (sites) need the same bands, classes and patch size
@@ -52,8 +52,30 @@
 # % type: string
 # % required: no
 # % key_desc: name
-# % label: Network, e.g. unet, fpn, deeplabv3plus, segformer, fcn_dilated; resnet18, swin_t, cnn; mlp
+# % label: Network, e.g. unet, fpn, deeplabv3plus, segformer, fcn_dilated; resnet18, swin_t, cnn; mlp; fusion
 # % description: Default: mlp for single cells, unet for a label per cell, resnet18 for a label per patch
+# % guisection: Network
+# %end
+
+# %option
+# % key: sources
+# % type: string
+# % required: no
+# % multiple: yes
+# % key_desc: name
+# % label: Sources of the patches that the network looks at: reference, auxiliary1, ..., series
+# % description: Default: all for fusion, all but a series for other networks
+# % guisection: Network
+# %end
+
+# %option
+# % key: resampling
+# % type: string
+# % required: no
+# % options: nearest,bilinear
+# % label: How auxiliary sources are brought into the cells of the reference, unless fusion takes them as they are
+# % description: Default: nearest
+# % descriptions: nearest;The cell that holds the centre;bilinear;The mean of the four nearest cells, by distance
 # % guisection: Network
 # %end
 
@@ -62,7 +84,7 @@
 # % type: string
 # % required: no
 # % key_desc: name
-# % description: Encoder of unet and its relatives (default: resnet18)
+# % description: Encoder of unet, its relatives and fusion (default: resnet18)
 # % guisection: Network
 # %end
 
@@ -111,7 +133,8 @@
 # % type: double
 # % required: no
 # % options: 0-0.99
-# % description: Share of units left out in training: mlp, cnn (default: 0.2), networks of timm (default: 0)
+# % label: Share of units left out in training: mlp, cnn (default: 0.2), networks of timm (default: 0)
+# % description: Of fusion the share of patches from which a further source is left out (default: 0.15)
 # % guisection: Network
 # %end
 
@@ -120,7 +143,7 @@
 # % type: integer
 # % required: no
 # % options: 1-65536
-# % description: Filters of fcn_dilated (default: 64), or of the first block of cnn (default: 32)
+# % description: Filters of fcn_dilated (default: 64), of the first block of cnn or of the branches of fusion (default: 32)
 # % guisection: Network
 # %end
 
@@ -139,7 +162,7 @@
 # % type: integer
 # % required: no
 # % options: 1-100
-# % description: Number of blocks of fcn_dilated (default: 7) or cnn (default: 3)
+# % description: Number of blocks of fcn_dilated (default: 7), of cnn or of the branches of fusion (default: 3)
 # % guisection: Network
 # %end
 
@@ -218,8 +241,7 @@
 # % type: double
 # % required: no
 # % options: 0-1
-# % answer: 0.9
-# % description: Momentum of sgd
+# % description: Momentum of sgd (default: 0.9)
 # % guisection: Learning
 # %end
 
@@ -237,8 +259,7 @@
 # % key: step
 # % type: integer
 # % required: no
-# % answer: 10
-# % description: Epochs between two changes (step), or without progress before one (plateau)
+# % description: Epochs between two changes (step), or without progress before one (plateau) (default: 10)
 # % guisection: Learning
 # %end
 
@@ -246,8 +267,7 @@
 # % key: gamma
 # % type: double
 # % required: no
-# % answer: 0.1
-# % description: Factor of the learning rate at a change (step, plateau)
+# % description: Factor of the learning rate at a change (step, plateau) (default: 0.1)
 # % guisection: Learning
 # %end
 
@@ -288,6 +308,43 @@
 # % label: Random changes of patches, image and label together
 # % description: Default: flip,rotate,jitter; none for single cells
 # % guisection: Learning
+# %end
+
+# %option
+# % key: pretrain
+# % type: string
+# % required: no
+# % options: none,simclr
+# % answer: none
+# % label: What the encoder learns first, from patches without labels
+# % descriptions: none;nothing;simclr;to tell patches apart, however they are changed
+# % guisection: Pre-training
+# %end
+
+# %option G_OPT_M_DIR
+# % key: unlabelled
+# % required: no
+# % multiple: yes
+# % label: Patch directories to pre-train with; labels in them are not used
+# % description: Without patches= the encoder is pre-trained and nothing else, for a later training with weights=
+# % guisection: Pre-training
+# %end
+
+# %option
+# % key: pretrain_epochs
+# % type: integer
+# % required: no
+# % description: Number of epochs of pre-training, at most (default: depends on the number of patches)
+# % guisection: Pre-training
+# %end
+
+# %option
+# % key: temperature
+# % type: double
+# % required: no
+# % options: 0.01-10
+# % description: Temperature of the contrastive loss (default: 0.2)
+# % guisection: Pre-training
 # %end
 
 # %option
@@ -380,6 +437,12 @@
 # % description: Check everything and train nothing
 # %end
 
+# %rules
+# % required: patches,unlabelled
+# % requires: onnx,patches
+# % exclusive: -r,-c
+# %end
+
 import os
 import sys
 from pathlib import Path
@@ -390,8 +453,9 @@ import grass.script as gs
 def find_library() -> None:
     """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
     around = os.path.join(os.path.dirname(os.path.realpath(__file__)), os.pardir)
-    installed = gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
-    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), installed):
+    for place in (os.path.join(around, "lib"), os.path.join(around, "etc", "r.learn.deep"), ""):
+        # GRASS's own search starts other programs.
+        place = place or gs.utils.get_lib_path(modname="r.learn.deep", libname="rlearndeep") or ""
         if os.path.isdir(os.path.join(place, "rlearndeep")):
             sys.path.insert(0, place)
             return
@@ -405,7 +469,8 @@ def job(options: dict, flags: dict) -> dict | None:
     from rlearndeep.backends import get_backend, is_helper
     from rlearndeep.gis.session import command_line
     from rlearndeep.learning.options import from_options
-    from rlearndeep.learning.training import check_target, prepare, score_text, train
+    from rlearndeep.learning.pretrained import alone_text, prepare_alone, pretrain_alone
+    from rlearndeep.learning.training import check_exportable, check_target, prepare, score_text, train
     from rlearndeep.model import read_card
     from rlearndeep.patches import PatchDataset
 
@@ -418,8 +483,13 @@ def job(options: dict, flags: dict) -> dict | None:
     if options["onnx"]:
         backend.check_onnx(Path(options["onnx"]), overwrite)
     settings = from_options(options)
-    datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
-    plan = prepare(datasets, settings, backend)
+    if options["patches"]:
+        datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
+        plan, (learn, text) = prepare(datasets, settings, backend), (train, score_text)
+        if options["onnx"]:
+            check_exportable(plan)
+    else:
+        plan, (learn, text) = prepare_alone(settings, backend), (pretrain_alone, alone_text)
     for remark in plan.remarks:
         gs.warning(remark)
     gs.message(plan.text())
@@ -430,7 +500,7 @@ def job(options: dict, flags: dict) -> dict | None:
         gs.percent(done, total, 1)
         gs.verbose(text)
 
-    scores = train(
+    scores = learn(
         plan,
         target,
         backend,
@@ -445,7 +515,7 @@ def job(options: dict, flags: dict) -> dict | None:
     if options["onnx"]:
         backend.export_onnx(target, read_card(target), Path(options["onnx"]))
     if options["format"] == "plain":
-        print(score_text(scores))
+        print(text(scores))
     gs.message(_("Model written to '{}'.").format(target))
     return scores
 

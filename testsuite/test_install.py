@@ -28,7 +28,19 @@ def expected_files() -> set[str]:
         f"docs/man/man1/{name}.1" for name in (SUITE, *TOOLS)
     }
     pictures = {f"docs/html/{file.name}" for tool in TOOLS for file in (ROOT / tool).glob("*.png")}
-    return modules | pages | pictures | {f"scripts/{tool}" for tool in TOOLS} | {"modules.xml", "extensions.xml"}
+    tutorials = {
+        f"docs/html/tutorials/{file.name}"
+        for file in (ROOT / "tutorials").iterdir()
+        if file.suffix in (".html", ".png", ".sh")
+    }
+    return (
+        modules
+        | pages
+        | pictures
+        | tutorials
+        | {f"scripts/{tool}" for tool in TOOLS}
+        | {"modules.xml", "extensions.xml"}
+    )
 
 
 def files_of(directory: Path, *left_out: str) -> set[str]:

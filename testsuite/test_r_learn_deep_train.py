@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Grass
 from rlearndeep.model import read_card
-from synthetic_patches import make_patches
+from synthetic_patches import make_patches, make_sources
+from textures import make_textures
 
 TOOL = "r.learn.deep.train"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -185,3 +186,79 @@ def _wait_for_epoch(state: Path, epoch: int, process: subprocess.Popen) -> None:
         assert process.poll() is None, "the run ended before it could be interrupted"
         time.sleep(0.05)
     raise AssertionError("the run did not get that far")
+
+
+def test_sources_are_stacked_or_fused_or_left_out(grass: Grass, tmp_path: Path) -> None:
+    make_sources(tmp_path / "patches", "auxiliary1", size=8, count=40, shift=10.0)
+    plan = train(grass, tmp_path / "patches", tmp_path / "model", "-c", "architecture=unet", "resampling=bilinear")
+    assert [band["name"] for band in plan["bands"]] == ["b_0", "b_1", "b_2", "auxiliary1_0"]
+    assert plan["settings"]["sources"] == ["reference", "auxiliary1"]
+    assert any("architecture=fusion looks at it" in remark for remark in plan["remarks"])
+    arguments = ("architecture=mlp", "epochs=15", "learning_rate=0.003", "batch_size=4")
+    stacked = train(grass, tmp_path / "patches", tmp_path / "stacked", *arguments)
+    alone = train(grass, tmp_path / "patches", tmp_path / "alone", "sources=reference", *arguments)
+    assert stacked["parts"]["test"]["f1_macro"] > 0.9 > 0.5 > alone["parts"]["test"]["f1_macro"]
+    card = read_card(tmp_path / "stacked")
+    assert [(source.name, source.use, source.resolution) for source in card.sources] == [
+        ("auxiliary1", "nearest", (20.0, 20.0))
+    ]
+    model = (f"patches={tmp_path}/patches", f"model={tmp_path}/none")
+    for more, fragment in (
+        (("sources=auxiliary2",), "got 'auxiliary2'"),
+        (("sources=reference,series",), "needs a network that knows dates"),
+        (("architecture=fusion", "resampling=nearest"), "Leave it out"),
+        (("architecture=fusion", f"onnx={tmp_path}/model.onnx"), "takes one image"),
+    ):
+        assert fragment in grass.error(TOOL, *model, *more, **ONE_THREAD)
+
+
+def test_a_map_s_group_its_auxiliary_group_and_a_series_become_one_model(grass: Grass, tmp_path: Path) -> None:
+    """From rasters of three grids to a model: only the series, of 20 m on a shifted grid, knows the classes."""
+    grass.ok("g.region", "n=490", "s=-70", "e=550", "w=-10", "res=80")
+    grass.ok("r.mapcalc", "expression=classes = rand(1, 3)", "seed=3")
+    grass.ok("g.region", "n=480", "s=0", "e=480", "w=0", "res=10")
+    grass.ok("r.mapcalc", "expression=grey = rand(0, 100)", "seed=1")
+    grass.ok("i.group", "group=image", "input=grey")
+    grass.ok("g.region", "n=490", "s=-10", "e=490", "w=-10", "res=20")
+    grass.ok("r.mapcalc", "expression=height = rand(0.0, 9.0)", "seed=2")
+    grass.ok("i.group", "group=surface", "input=height")
+    for day in range(3):
+        cloud = f"x() > {150 * day} && x() < {150 * day + 60}"
+        grass.ok("r.mapcalc", f"expression=day{day} = if({cloud}, null(), 100 * (classes == {1 + day % 2}))")
+        grass.ok("r.support", f"map=day{day}", "semantic_label=NDVI")
+        grass.ok("i.group", f"group=day{day}", f"input=day{day}")
+    grass.ok("g.region", "n=480", "s=0", "e=480", "w=0", "res=10")
+    grass.ok(
+        *("v.sample.patches", "group=image", "auxiliary=surface", "series=day0,day1,day2", "raster=classes"),
+        *("dates=2024-03-01,2024-06-01,2024-09-01", "size=8", "stride=4", "output=footprints"),
+        *(f"patches={tmp_path}/patches", "split=block", "block_size=120", "buffer=0"),
+    )
+    arguments = ("architecture=fusion", "epochs=12", "learning_rate=0.003", "batch_size=12", "augment=flip", "nprocs=1")
+    scores = train(grass, tmp_path / "patches", tmp_path / "model", *arguments)
+    assert scores["parts"]["test"]["f1_macro"] > 0.85
+    card = read_card(tmp_path / "model")
+    assert [source.name for source in card.branches] == ["auxiliary1", "series"]
+    assert card.sources[1].dates == ("2024-03-01", "2024-06-01", "2024-09-01") and card.largest == (8, 8)
+
+
+def test_an_encoder_learns_without_labels_alone_or_before_training(grass: Grass, tmp_path: Path) -> None:
+    make_textures(tmp_path / "places", 64, seed=1, labelled=False)
+    make_textures(tmp_path / "patches", 24, 12, seed=2)
+    pretraining = ("pretrain=simclr", f"unlabelled={tmp_path}/places", "pretrain_epochs=1", "nprocs=1")
+    network = ("architecture=cnn", "filters=8", "blocks=2")
+    encoder = f"model={tmp_path}/encoder"
+    alone = grass.json(TOOL, encoder, *pretraining, *network, **ONE_THREAD)
+    assert set(alone) == {"pretraining"} and alone["pretraining"]["epochs"] == 1
+    both = train(grass, tmp_path / "patches", tmp_path / "both", *pretraining, *network, "epochs=1")
+    assert both["pretraining"]["epochs"] == 1
+    assert {"pretrained", "random"} <= set(both["pretraining"]["linear_probe"])
+    later = train(grass, tmp_path / "patches", tmp_path / "later", f"weights={tmp_path}/encoder", "epochs=1")
+    assert "pretraining" not in later and read_card(tmp_path / "later").network.architecture == "cnn"
+    for options, fragment in (
+        ((f"patches={tmp_path}/patches", "pretrain=simclr"), "no unlabelled="),
+        ((f"unlabelled={tmp_path}/places",), "got pretrain=none"),
+        ((*pretraining, "backend=keras"), "got pretrain for 'unet'"),
+        ((*pretraining, "loss=focal"), "The option loss= is for training with labels"),
+        ((*pretraining, "architecture=mlp"), "sees the surroundings"),
+    ):
+        assert fragment in grass.error(TOOL, f"model={tmp_path}/none", *options, **ONE_THREAD)

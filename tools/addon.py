@@ -41,8 +41,13 @@ def expected_files(root: Path = ROOT) -> list[str]:
     )
     manuals = [f"docs/html/{name}.html" for name in (SUITE, *TOOLS)]
     pictures = [f"docs/html/{picture.name}" for tool in TOOLS for picture in (root / tool).glob("*.png")]
+    tutorials = [
+        f"docs/html/tutorials/{file.name}"
+        for file in (root / "tutorials").iterdir()
+        if file.suffix in (".html", ".png", ".sh")
+    ]
     man = [f"docs/man/man1/{name}.1" for name in (SUITE, *TOOLS)]
-    return sorted([*library, *manuals, *pictures, *man, *(f"scripts/{tool}" for tool in TOOLS)])
+    return sorted([*library, *manuals, *pictures, *tutorials, *man, *(f"scripts/{tool}" for tool in TOOLS)])
 
 
 def main(action: str) -> None:
@@ -93,7 +98,7 @@ def build(scratch: Path) -> Path:
     source.mkdir()
     for name in ("Makefile", f"{SUITE}.html", f"{SUITE}.md"):
         shutil.copy(ROOT / name, source)
-    for name in ("lib", *TOOLS):
+    for name in ("lib", "tutorials", *TOOLS):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     git = scratch / "bin" / "git"
     git.parent.mkdir()
@@ -188,6 +193,9 @@ def remove(prefix: Path) -> None:
     for name in expected_files():
         (prefix / name).unlink(missing_ok=True)
     shutil.rmtree(prefix / "etc" / SUITE, ignore_errors=True)
+    tutorials = prefix / "docs" / "html" / "tutorials"
+    if tutorials.is_dir() and not any(tutorials.iterdir()):
+        tutorials.rmdir()
     for file in (prefix / "modules.xml", prefix / "extensions.xml"):
         if file.is_file():
             tree = _read(file)

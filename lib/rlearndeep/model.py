@@ -37,6 +37,9 @@ MANIFEST = "model.json"
 NOVELTY = "novelty.safetensors"
 STAC_VERSION = "1.1.0"
 BRANCH = "branch"
+FEATURES = "features"
+"""In the place of a task: the encoder has been pre-trained, and there is nothing yet that answers."""
+
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 
 # A manifest beyond this size was not written by this suite.
@@ -58,6 +61,8 @@ _MLM_TASKS = {
     ("presence", "patch"): "classification",
     ("value", "cell"): "regression",
     ("value", "patch"): "regression",
+    (FEATURES, "cell"): "similarity-search",
+    (FEATURES, "patch"): "similarity-search",
 }
 
 
@@ -179,7 +184,8 @@ class ModelCard:
         scores: the content of ``scores.json``.
         created: ISO 8601 in UTC.
         task: what the network says, one of ``TASKS``: scores of classes that exclude each other, scores of
-            classes each for itself, or a value.
+            classes each for itself, or a value; ``FEATURES`` where only its encoder has learned something, and the
+            weights are those of the encoder.
         quantity: what the values are; None for other tasks.
         target: statistics of the training labels of a value; the network gives values with mean 0 and
             standard deviation 1 on them. None for other tasks.
@@ -312,6 +318,9 @@ class ModelCard:
         }
 
     def _output(self, task: str) -> dict:
+        if self.task == FEATURES:
+            result = {"shape": [-1, -1], "dim_order": ["batch", "feature"], "data_type": "float32"}
+            return {"name": "features", "tasks": [task], "result": result}
         axis = "value" if self.task == "value" else "class"
         shape, order = [-1, self.network.classes], ["batch", axis]
         if self.unit == "cell":
@@ -385,7 +394,9 @@ class ModelCard:
     def _check(self) -> None:
         if self.unit not in UNITS:
             raise ValueError(f"unknown unit '{self.unit}'")
-        if self.task not in TASKS or (self.task == "value") != (self.quantity is not None and self.target is not None):
+        if self.task not in (*TASKS, FEATURES) or (self.task == "value") != (
+            self.quantity is not None and self.target is not None
+        ):
             raise ValueError(f"task '{self.task}' does not fit quantity or target")
         outputs = 1 if self.task == "value" else len(self.classes)
         if len(self.bands) != self.network.bands or outputs != self.network.classes:
@@ -447,7 +458,22 @@ def write_card(directory: Path, card: ModelCard, name: str) -> None:
 
 
 def read_card(path: str | os.PathLike) -> ModelCard:
-    """Read ``model.json`` of a model directory; no code in it can run.
+    """Read ``model.json`` of a model directory that can answer; no code in it can run.
+
+    Raises:
+        DeepLearningError: no directory, no manifest, another version, damaged, or only pre-trained.
+    """
+    card = read_any_card(path)
+    if card.task == FEATURES:
+        raise DeepLearningError(
+            f"A model must have been trained with labels to answer; '{path}' has only been pre-trained. Train with "
+            f"weights={path} and labelled patches in patches=, and use that model."
+        )
+    return card
+
+
+def read_any_card(path: str | os.PathLike) -> ModelCard:
+    """Read ``model.json`` of a model directory, of one that has only been pre-trained too.
 
     Raises:
         DeepLearningError: no directory, no manifest, another version, or damaged.

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.learn.deep.evaluate")
 MANUALS = [ROOT / "r.learn.deep.md", *(ROOT / tool / f"{tool}.md" for tool in TOOLS)]
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.md"))
 PYTHON_FILES = sorted(
     file
     for place in ("lib", "tools", "examples", "demo", *TOOLS)
@@ -51,6 +52,17 @@ def test_the_types_agree() -> None:
 def test_the_html_manual_is_the_one_made_from_the_markdown_manual(manual: Path) -> None:
     html = load(ROOT / "tools" / "manual_html.py").to_html(manual.read_text(encoding="utf-8"))
     assert manual.with_suffix(".html").read_text(encoding="utf-8") == html, "run: make manuals"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_the_html_page_of_a_tutorial_is_the_one_made_from_markdown(page: Path) -> None:
+    html = load(ROOT / "tools" / "manual_html.py").to_page(page.read_text(encoding="utf-8"))
+    assert page.with_suffix(".html").read_text(encoding="utf-8") == html, "run: make manuals"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_the_suite_page_leads_to_each_tutorial(page: Path) -> None:
+    assert f"(tutorials/{page.name})" in (ROOT / "r.learn.deep.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=lambda manual: manual.stem)

@@ -119,6 +119,22 @@ def test_an_item_is_valid_stac_and_the_extensions_own_model_accepts_it(tmp_path:
         schema.MLModelProperties.model_validate(item["properties"])
 
 
+@pytest.mark.parametrize("unit", ("cell", "patch"))
+def test_an_item_keeps_the_schema_that_the_extensions_own_model_generates(unit: str) -> None:
+    """The published file comes with no package; this is the JSON schema of its authors' model of the same fields."""
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    model = pytest.importorskip("stac_model.schema", reason="pip install stac-model")
+    schema = model.MLModelProperties.model_json_schema()
+    # Generated from the attributes of a Python class, not from what stands in an item; those rules are tested above.
+    schema["$defs"]["MLMClassification"] = {"type": "object", "required": ["value", "name"]}
+    validator = jsonschema.Draft202012Validator(schema)
+    properties = example(unit).to_json("example")["properties"]
+    validator.validate(properties)
+    for name in ("mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"):
+        assert not validator.is_valid({key: value for key, value in properties.items() if key != name})
+        assert not validator.is_valid({**properties, name: 7})
+
+
 def edited(directory: Path, *path: str | int, value: Any) -> Path:
     """The example with one value of its manifest changed; ``...`` removes it."""
     item = example().to_json("example")

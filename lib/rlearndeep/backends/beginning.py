@@ -1,12 +1,23 @@
-"""What a network that begins with other weights has to offer them, whatever the framework."""
+"""Weights that a network begins with, and how its parts learn then, whatever the framework."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Self, TypeVar
 
-from rlearndeep.model import Network
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard, Network, read_any_card
 from rlearndeep.scene.bands import Band
 from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.spectrum import counterparts
+
+Array = TypeVar("Array")
+
+Rows = Mapping[str, tuple[tuple[int, ...], Array]]
+
+_FEWEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -24,3 +35,134 @@ class Target:
     bands: tuple[Band, ...]
     classes: ClassTable
     task: str = "class"
+
+
+@dataclass(frozen=True)
+class Source(Generic[Array]):
+    """Weights to take.
+
+    Attributes:
+        arrays: of the framework, by name.
+        origin: what messages call them.
+        bands: of their input, or None where unknown.
+        classes: of their output; None where they have no meaning here.
+        task: of the model they come from, or None.
+        licence: to be shown to the user, or empty.
+    """
+
+    arrays: Mapping[str, Array]
+    origin: str
+    bands: tuple[Band, ...] | None = None
+    classes: ClassTable | None = None
+    task: str | None = None
+    licence: str = ""
+
+    def shared_outputs(self, target: Target, here: int, there: int) -> list[tuple[int, int]]:
+        """Outputs of a last layer that mean the same: pairs of position in the target and in the source.
+
+        Classes are the same by category and label; a value has one output.
+
+        Args:
+            target: the network.
+            here: number of outputs of the layer there.
+            there: number of outputs of the layer in the source.
+        """
+        if self.task != target.task or self.classes is None:
+            return []
+        if target.task == "value":
+            return [(0, 0)] if here == there == 1 else []
+        if there != len(self.classes) or here != len(target.classes):
+            return []
+        known = {(entry.category, entry.label): index for index, entry in enumerate(self.classes)}
+        return [
+            (index, known[entry.category, entry.label])
+            for index, entry in enumerate(target.classes)
+            if (entry.category, entry.label) in known
+        ]
+
+
+@dataclass(frozen=True)
+class Initial(Generic[Array]):
+    """What a network begins with.
+
+    Attributes:
+        arrays: of the framework, by name in the network; in shapes of the network.
+        renewed: names of what is not as the source has it, because bands differ.
+        rows: classes that keep what the last layer had learned of them, by the names of its arrays.
+        origin: what messages call the source.
+        note: what was taken, in a line.
+        licence: to be shown to the user, or empty.
+    """
+
+    arrays: Mapping[str, Array]
+    renewed: frozenset[str]
+    rows: Rows[Array]
+    origin: str
+    note: str
+    licence: str = ""
+
+
+def read_model(directory: Path, backend: str) -> ModelCard:
+    """What a model directory says, whose weights a network is to begin with.
+
+    Raises:
+        DeepLearningError: unreadable, or of another back-end.
+    """
+    card = read_any_card(directory)
+    if card.backend != backend:
+        raise DeepLearningError(
+            f"Weights must come from the back-end that uses them, {backend}; '{directory}' was trained with "
+            f"{card.backend}. Choose another model."
+        )
+    return card
+
+
+def is_enough(taken: int, needed: int) -> bool:
+    """Whether so many arrays of an encoder's are worth beginning with."""
+    return taken >= max(1, _FEWEST * needed)
+
+
+def note_of(source: Source[Array], target: Target, taken: str, renewed: Collection[str], rows: Rows[Array]) -> str:
+    """What was taken from a source, in a line that begins with ``taken``, e.g. ``3 of 4 arrays``."""
+    parts = [f"{taken} of the network come from {source.origin}"]
+    if renewed:
+        met = sum(at is not None for at in counterparts(target.bands, source.bands or ()))
+        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
+    if source.classes is not None and len(target.classes):
+        count = max((len(indices) for indices, _ in rows.values()), default=0)
+        parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
+    return "; ".join(parts) + "."
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the parts of a network learn.
+
+    Attributes:
+        encoder: names of what came with the weights' encoder.
+        factor: of the learning rate, for the encoder.
+        frozen_epochs: epochs in which the encoder does not learn; None is all.
+    """
+
+    encoder: frozenset[str]
+    factor: float
+    frozen_epochs: int | None
+
+    @classmethod
+    def chosen(cls, encoder: Iterable[str], freeze: str, factor: float) -> Self:
+        """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``."""
+        epochs = {"none": 0, "encoder": None}
+        return cls(frozenset(encoder), factor, epochs[freeze] if freeze in epochs else int(freeze))
+
+    @classmethod
+    def alike(cls) -> Self:
+        """All parts learn from the first epoch at the same rate."""
+        return cls(frozenset(), 1.0, 0)
+
+    def is_ever_frozen(self) -> bool:
+        """Whether there are epochs in which the encoder does not learn."""
+        return bool(self.encoder) and self.frozen_epochs != 0
+
+    def learns(self, epoch: int) -> bool:
+        """Whether the encoder learns in an epoch, counted from 0."""
+        return self.frozen_epochs is not None and epoch >= self.frozen_epochs

@@ -11,13 +11,20 @@ from rlearndeep.model import Network
 
 OWN = ("mlp", "cnn", "fcn_dilated")
 
-STEPWISE = ("unet", "unetplusplus", "manet", "linknet")
+STEPWISE = ("unet", "unetplusplus", "manet", "linknet", "fusion")
 """Networks that go back to the full size step by step, and may have fewer steps."""
 
 DECODER_WIDTHS = (256, 128, 64, 32, 16)
 """Filters of the steps of a decoder, the deepest first."""
 
 DEEPEST = 5
+
+FOCUS = 2.0
+"""Power of the focal loss."""
+
+SMOOTH = 1e-6
+"""What a loss divides by at least."""
+
 _MOST_LAYERS = 100
 _MOST_WEIGHTS = 2**31
 
@@ -87,7 +94,7 @@ class DilatedFCN:
         """The options ``filters``, ``kernel``, ``blocks`` and ``dilations``."""
         options = network.options
         blocks, filters = whole(options.get("blocks", 7), "blocks", 100), whole(options.get("filters", 64), "filters")
-        kernels = repeated(listed(options.get("kernel", [5, 3]), "kernel"), blocks)
+        kernels = repeated(listed(options.get("kernel", [5, 3][:blocks]), "kernel"), blocks)
         if any(whole(size, "kernel", 99) % 2 == 0 for size in kernels):
             raise DeepLearningError(f"Kernels must be odd numbers of cells; got kernel={kernels}. Choose e.g. 5,3.")
         dilations = repeated(listed(options.get("dilations", [2]), "dilations"), blocks)

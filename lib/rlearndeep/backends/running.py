@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 from rlearndeep.backends import checkpoint, is_helper
 from rlearndeep.backends.scalars import open_log
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.bands import BandStatistics
+
+LARGEST_GRADIENT = 5.0
+"""Norm of all gradients of a step; longer ones are shortened to it."""
+
+SMALLEST_WEIGHT = 1e-6
+"""What a sum of weights of labels is divided by at least."""
+
+FIRST_RATE = 0.001
+"""Learning rate before a range test has found one."""
 
 _END = object()
 
@@ -27,6 +37,7 @@ class NotFinite(DeepLearningError):
 class Options(Protocol):
     """What fitting needs to know; see ``learning.options.Settings`` for the meanings."""
 
+    architecture: str
     loss: str
     optimizer: str
     learning_rate: float | str
@@ -71,6 +82,25 @@ class Epoch:
     training_loss: float
     validation_loss: float | None
     counts: NDArray | None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is to be learned.
+
+    Attributes:
+        task: what a label says, one of ``TASKS``.
+        loss: a sum of names with ``+``.
+        weights: per class, for the loss; float32.
+        target: statistics of the training labels of a value; None for other tasks.
+        spread: standard deviation per band of the images, to which augmentation is relative; float32.
+    """
+
+    task: str
+    loss: str
+    weights: NDArray[np.float32]
+    target: BandStatistics | None
+    spread: NDArray[np.float32]
 
 
 class Learner(Protocol):

@@ -2,34 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.sources import REFERENCE_ALONE, Choice, SiteSource, stack
+from rlearndeep.model import BRANCH
 from rlearndeep.patches import Manifest, PatchDataset, batches, common_classes
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization, match_bands, pooled
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
+from rlearndeep.scene.geometry import Windows
+from rlearndeep.scene.inputs import Further, Images, Inputs
+
+_CELLS_AT_ONCE = 2**19
+
+Raw = tuple[Any, NDArray[np.bool_], NDArray]
+"""Values (an array, or ``Inputs``), validity of the reference or the stack, and labels, all as they are stored."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One patch directory among several: its memory maps, and where the common bands stand in it."""
+    """One patch directory among several: its memory maps, and where the common bands stand in it.
+
+    Attributes:
+        dataset: the directory.
+        images, valid: of the reference.
+        bands: where the common bands of the reference stand.
+        further: sources that the network looks at beside the reference.
+        has_reference: whether the network looks at the reference.
+    """
 
     dataset: PatchDataset
     images: NDArray
     valid: NDArray[np.bool_]
     bands: tuple[int, ...]
+    further: tuple[SiteSource, ...] = ()
+    has_reference: bool = True
 
-    def read(self, positions: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.bool_], NDArray]:
+    @property
+    def stacked(self) -> tuple[SiteSource, ...]:
+        """Sources whose bands stand behind those of the reference."""
+        return tuple(source for source in self.further if source.use != BRANCH)
+
+    @property
+    def branches(self) -> tuple[SiteSource, ...]:
+        """Sources that the network has a branch for."""
+        return tuple(source for source in self.further if source.use == BRANCH)
+
+    def read(self, positions: NDArray[np.int64]) -> Raw:
         """Raw values in the common order of bands, validity, and labels of patches, all as they are stored."""
-        images = self.images[positions]
+        images, valid = self.images[positions], self.valid[positions]
         if self.bands != tuple(range(images.shape[1])):
             images = np.ascontiguousarray(images[:, self.bands])
-        return images, self.valid[positions], self.dataset.labels[positions]
+        if not self.further:
+            return images, valid, self.dataset.labels[positions]
+        windows = self._windows(positions)
+        if self.stacked:
+            images, valid = stack(images, valid, [source.stacked(positions, windows) for source in self.stacked])
+        branches = {source.source.name: source.branch(positions, windows) for source in self.branches}
+        return Inputs(images, branches) if branches else images, valid, self.dataset.labels[positions]
+
+    def known(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The validity that :meth:`read` gives."""
+        valid = self.valid[positions]
+        if self.stacked:
+            windows = self._windows(positions)
+            valid = np.logical_and.reduce([valid, *(source.known(positions, windows) for source in self.stacked)])
+        return valid
+
+    def useful(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for each patch in which the network has something to look at: all of a stack, one of the branches."""
+        useful = np.ones(len(positions), dtype=bool)
+        for source in self.stacked:
+            useful &= ~source.absent(positions)
+        if not self.has_reference:
+            useful &= ~np.all([source.absent(positions) for source in self.branches], axis=0)
+        return useful
+
+    def _windows(self, positions: NDArray[np.int64]) -> Windows:
+        rows = self.dataset.index[positions]
+        manifest = self.dataset.manifest
+        return Windows(manifest.region, rows["row"], rows["col"], manifest.reference.shape)
 
 
 @dataclass(frozen=True)
@@ -41,32 +100,30 @@ class Sites:
 
     sites: tuple[Site, ...]
     classes: ClassTable
+    choice: Choice = REFERENCE_ALONE
 
     @classmethod
-    def of(cls, datasets: Sequence[PatchDataset]) -> Sites:
+    def of(cls, datasets: Sequence[PatchDataset], choice: Choice = REFERENCE_ALONE) -> Sites:
         """Check that patch directories fit together.
+
+        Args:
+            datasets: the directories.
+            choice: the sources that a network looks at.
 
         Raises:
             DeepLearningError: they do not.
         """
         first = datasets[0].manifest
+        wanted = [source for source in first.sources[1:] if source.name in choice.uses]
         sites = []
         for dataset in datasets:
             source = dataset.manifest.reference
-            for what, mine, other in (
-                ("patch size", first.reference.shape, source.shape),
-                ("kind of label", first.unit, dataset.manifest.unit),
-                ("task", first.task, dataset.manifest.task),
-                ("units", _units(first), _units(dataset.manifest)),
-            ):
-                if mine != other:
-                    raise DeepLearningError(
-                        f"Patch directories must have the same {what}; '{datasets[0].path}' has {mine}, "
-                        f"'{dataset.path}' has {other}. Sample them with the same options."
-                    )
+            _check_same(datasets[0], dataset)
             bands = tuple(match_bands(first.reference.bands, source.bands))
-            sites.append(Site(dataset, dataset.images(source.name), dataset.valid(source.name), bands))
-        return cls(tuple(sites), common_classes(datasets))
+            further = tuple(SiteSource.of(dataset, other, choice.uses[other.name]) for other in wanted)
+            images, valid = dataset.images(source.name), dataset.valid(source.name)
+            sites.append(Site(dataset, images, valid, bands, further, choice.has_reference))
+        return cls(tuple(sites), common_classes(datasets), choice)
 
     @property
     def manifest(self) -> Manifest:
@@ -75,24 +132,70 @@ class Sites:
 
     @property
     def bands(self) -> tuple[Band, ...]:
-        """The bands in their common order."""
-        return self.manifest.reference.bands
+        """The bands of the reference, with those stacked upon it behind them, in their common order."""
+        stacked = (band for source in self.sites[0].stacked for band in source.source.bands)
+        return (*self.manifest.reference.bands, *stacked)
+
+    @property
+    def further(self) -> tuple[SiteSource, ...]:
+        """Sources beside the reference that the network looks at, of the first directory."""
+        return self.sites[0].further
+
+    @property
+    def branch_cells(self) -> int:
+        """Cells of all sources with a branch, of all dates, in a patch."""
+        return sum(math.prod(source.source.valid_shape) for source in self.sites[0].branches)
+
+    @property
+    def network(self) -> dict[str, object]:
+        """What a network with branches has to know of the sources; nothing for others."""
+        return self.choice.network(self.manifest)
 
     @property
     def statistics(self) -> list[BandStatistics]:
-        """Per band, over the valid cells of all training parts."""
-        return pooled(
-            [
-                [site.dataset.manifest.reference.statistics[position] for position in site.bands]
-                for site in self.sites
-                if len(site.dataset.positions("training"))
-            ]
-        )
+        """Per band of :attr:`bands`, over the valid cells of all training parts."""
+        stacked = [self.statistics_of(source.source.name) for source in self.sites[0].stacked]
+        return sum(stacked, self.statistics_of(self.manifest.reference.name))
 
-    def part(self, name: str, normalization: Normalization) -> Part:
-        """The patches of a part that have a label."""
-        positions = [_labelled(site.dataset, name) for site in self.sites]
-        return Part(self, normalization, tuple(positions))
+    def statistics_of(self, name: str) -> list[BandStatistics]:
+        """Per band of a source that the network looks at, over the valid cells of all training parts, all dates."""
+        training = [site for site in self.sites if len(site.dataset.positions("training"))]
+        found = [
+            (source.statistics, bands)
+            for site in training
+            for source, bands in (
+                (site.dataset.manifest.reference, site.bands),
+                *((source.source, source.bands) for source in site.further),
+            )
+            if source.name == name
+        ]
+        return pooled([[statistics[position] for position in bands] for statistics, bands in found])
+
+    def normalizations(self, method: str) -> dict[str, Normalization]:
+        """Of each source that the network has a branch for, by its name."""
+        names = [source.source.name for source in self.sites[0].branches]
+        return {name: Normalization.from_statistics(method, self.statistics_of(name)) for name in names}
+
+    def part(
+        self, name: str, normalization: Normalization, normalizations: Mapping[str, Normalization] | None = None
+    ) -> Part:
+        """The patches of a part that have a label, and in which the network has something to look at.
+
+        Args:
+            name: of the part.
+            normalization: of the reference, or of the stack.
+            normalizations: of the sources with a branch.
+        """
+        positions = self._labelled(name)
+        useful = [found[site.useful(found)] for site, found in zip(self.sites, positions, strict=True)]
+        return Part(self, normalization, tuple(useful), normalizations=normalizations or {})
+
+    def labelled(self, name: str) -> int:
+        """Number of patches of a part that have a label, whatever the network has to look at there."""
+        return sum(map(len, self._labelled(name)))
+
+    def _labelled(self, name: str) -> list[NDArray[np.int64]]:
+        return [_labelled(site.dataset, name) for site in self.sites]
 
 
 @dataclass(frozen=True)
@@ -101,13 +204,15 @@ class Part:
 
     Attributes:
         sites: where they are.
-        normalization: from raw values to network input.
+        normalization: from raw values of the reference, or of the stack, to network input.
         positions: of the patches, per site.
+        normalizations: of the sources with a branch, by their names; empty where there is none.
     """
 
     sites: Sites
     normalization: Normalization
     positions: tuple[NDArray[np.int64], ...]
+    normalizations: Mapping[str, Normalization] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return sum(map(len, self.positions))
@@ -133,15 +238,17 @@ class Part:
         """Stored label of what has none; NaN for values."""
         return self.sites.manifest.unlabelled
 
-    def batches(self, size: int, order: tuple[int, int] | None = None) -> Iterator[tuple[NDArray[np.float32], NDArray]]:
+    def batches(self, size: int, order: tuple[int, int] | None = None) -> Iterator[tuple[Any, NDArray]]:
         """Images and labels as :meth:`read` gives them; size and order as in :meth:`raw_batches`."""
         for values, valid, labels in self.raw_batches(size, order):
-            yield self.normalization.apply(values, valid), self._read_labels(labels, valid)
+            yield self._normalized(values, valid), self._read_labels(labels, valid)
 
     def raw_batches(
         self, size: int, order: tuple[int, int] | None = None, share: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[NDArray, NDArray[np.bool_], NDArray]]:
+    ) -> Iterator[Raw]:
         """Values (N, bands, rows, cols), validity (N, rows, cols) and labels (N, ...) as they are stored.
+
+        With branches the values are :class:`Inputs`, and the validity is that of the reference.
 
         Args:
             size: patches in a batch, at most.
@@ -160,16 +267,18 @@ class Part:
                 values, valid, labels = self.raw(chosen[:1])
                 yield values, valid, np.full_like(labels, self.unlabelled)
 
-    def read(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray]:
-        """Images (N, bands, rows, cols), normalised, and labels (N, *manifest.label_shape), sorted by number.
+    def read(self, numbers: NDArray[np.int64]) -> tuple[Any, NDArray]:
+        """Images (N, bands, rows, cols), or :class:`Inputs`, normalised, and labels (N, *manifest.label_shape).
+
+        They are sorted by number.
 
         Labels are class indices, or presence, with ``UNLABELLED``, or values with NaN, where there is no label
         or the cell is null.
         """
         values, valid, labels = self.raw(numbers)
-        return self.normalization.apply(values, valid), self._read_labels(labels, valid)
+        return self._normalized(values, valid), self._read_labels(labels, valid)
 
-    def raw(self, numbers: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.bool_], NDArray]:
+    def raw(self, numbers: NDArray[np.int64]) -> Raw:
         """Values, validity and labels of some patches as they are stored, sorted by number."""
         limits = np.cumsum([0, *map(len, self.positions)])
         found = []
@@ -179,8 +288,17 @@ class Part:
                 found.append(site.read(positions[mine]))
         if len(found) == 1:
             return found[0]
-        values, valid, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-        return values, valid, labels
+        values, valid, labels = zip(*found, strict=True)
+        return joined(values), np.concatenate(valid), np.concatenate(labels)
+
+    def _normalized(self, values: Images, valid: NDArray[np.bool_]) -> Images:
+        if not isinstance(values, Inputs):
+            return self.normalization.apply(values, valid)
+        further = {
+            name: replace(source, values=self.normalizations[name].apply(source.values, source.valid))
+            for name, source in values.further.items()
+        }
+        return Inputs(self.normalization.apply(values.images, valid), further)
 
     def _read_labels(self, stored: NDArray, valid: NDArray[np.bool_]) -> NDArray:
         known = valid if self.sites.manifest.unit == "cell" else True
@@ -199,6 +317,18 @@ class Part:
                 total += np.bincount(labels[labels != UNLABELLED].ravel(), minlength=count)[:count]
         return total
 
+    def hidden_cells(self) -> tuple[int, int]:
+        """Labelled cells that are valid in the reference, and how many of them are not so in the stack upon it."""
+        cells = hidden = 0
+        for site, positions in zip(self.sites.sites, self.positions, strict=True):
+            for chosen in batches(positions, self._at_once):
+                labels = site.dataset.labels[chosen]
+                known = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != self.unlabelled
+                labelled = site.valid[chosen] & known
+                cells += int(labelled.sum())
+                hidden += int((labelled & ~site.known(chosen)).sum())
+        return cells, hidden
+
     def label_statistics(self) -> BandStatistics:
         """Statistics of the values of all labelled cells (or patches)."""
         return reduce(
@@ -207,10 +337,16 @@ class Part:
             BandStatistics.of(np.empty(0)),
         )
 
+    @property
+    def _at_once(self) -> int:
+        """Patches whose labels are counted at once: large ones are fewer."""
+        rows, cols = self.sites.manifest.reference.shape
+        return max(1, _CELLS_AT_ONCE // (rows * cols))
+
     def _labels(self) -> Iterator[NDArray]:
         for site, positions in zip(self.sites.sites, self.positions, strict=True):
-            for chosen in batches(positions, 1024):
-                yield self._read_labels(site.dataset.labels[chosen], site.valid[chosen])
+            for chosen in batches(positions, self._at_once):
+                yield self._read_labels(site.dataset.labels[chosen], site.known(chosen))
 
 
 def _labelled(dataset: PatchDataset, part: str) -> NDArray[np.int64]:
@@ -220,6 +356,38 @@ def _labelled(dataset: PatchDataset, part: str) -> NDArray[np.int64]:
     labels = dataset.read_labels(positions)
     none = np.isnan(labels) if dataset.manifest.task == "value" else labels == UNLABELLED
     return positions[~none.all(axis=tuple(range(1, none.ndim)))]
+
+
+def joined(parts: Sequence[Any]) -> Images:
+    """Batches of the same kind behind each other."""
+    first = parts[0]
+    if not isinstance(first, Inputs):
+        return np.concatenate(parts)
+    further = {
+        name: Further(
+            *(np.concatenate(arrays) for arrays in zip(*(_arrays(part.further[name]) for part in parts), strict=True))
+        )
+        for name in first.further
+    }
+    return Inputs(np.concatenate([part.images for part in parts]), further)
+
+
+def _arrays(source: Further) -> tuple[NDArray, ...]:
+    return source.values, source.valid, source.box, source.days
+
+
+def _check_same(first: PatchDataset, other: PatchDataset) -> None:
+    for what, mine, theirs in (
+        ("patch size", first.manifest.reference.shape, other.manifest.reference.shape),
+        ("kind of label", first.manifest.unit, other.manifest.unit),
+        ("task", first.manifest.task, other.manifest.task),
+        ("units", _units(first.manifest), _units(other.manifest)),
+    ):
+        if mine != theirs:
+            raise DeepLearningError(
+                f"Patch directories must have the same {what}; '{first.path}' has {mine}, "
+                f"'{other.path}' has {theirs}. Sample them with the same options."
+            )
 
 
 def _units(manifest: Manifest) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import STANDARDIZE
+from rlearndeep.scene.resampling import METHODS
 
 # Losses of each task; the first one is the default.
 LOSSES = {
@@ -16,9 +17,25 @@ LOSSES = {
     "presence": ("bce", "focal", "dice", "jaccard"),
     "value": ("mse", "mae", "huber"),
 }
+PRETRAINING = ("none", "simclr")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULERS = ("none", "step", "cosine", "plateau", "onecycle")
 AUGMENTATIONS = ("flip", "rotate", "crop", "jitter", "blur", "noise", "erase")
+
+# The others move cells of a patch, or compare them.
+_FOR_SINGLE_CELLS = ("jitter", "noise")
+
+# Options that become settings of the same name.
+_TEXTS = (
+    *("architecture", "resampling", "standardize", "loss", "optimizer", "scheduler", "precision", "device"),
+    *("tensorboard", "weights", "freeze", "pretrain"),
+)
+_WHOLE_NUMBERS = ("step", "epochs", "batch_size", "patience", "seed", "nprocs", "devices", "nodes", "pretrain_epochs")
+_NUMBERS = ("weight_decay", "momentum", "gamma", "encoder_rate", "temperature")
+_LISTS = ("sources", "augment", "unlabelled")
+
+# These multiply the learning rate by gamma, after so many epochs.
+_STEPPED = ("step", "plateau")
 
 # Transformers diverge at the learning rate that suits convolutions.
 _TRANSFORMERS = ("swin", "vit", "deit", "beit", "maxvit", "mit_b", "segformer")
@@ -28,7 +45,7 @@ _ENCODER_RATE = 0.1
 
 # A U-Net and its relatives halve a patch this often; fewer times where less than two cells would be left, since a
 # bottleneck of one cell sees nothing but the mean of the patch.
-_STEPWISE = ("unet", "unetplusplus", "manet", "linknet")
+_STEPWISE = ("unet", "unetplusplus", "manet", "linknet", "fusion")
 _DEEPEST, _SHALLOWEST = 5, 3
 
 _CELLS_PER_BATCH = 32 * 64 * 64
@@ -44,6 +61,8 @@ class Settings:
     Attributes:
         architecture: name of the network.
         network: options of the network, e.g. ``{"encoder": "resnet18"}``.
+        sources: names of the sources of the patches that the network looks at; none for all that it can look at.
+        resampling: how sources of another resolution are brought into the cells of the reference, where they are.
         standardize: how raw values become network input.
         loss: a sum of names with ``+``; empty: cross_entropy for classes, bce for presence, mse for values.
         class_weights: ``none``, ``balanced``, or a number per class, in the order of the categories.
@@ -68,20 +87,26 @@ class Settings:
         weights: to begin with: none, imagenet, a file, or a model directory.
         freeze: none, encoder, or for how many epochs the encoder does not learn.
         encoder_rate: factor of the learning rate for an encoder that begins with weights.
+        pretrain: what the encoder learns first, without labels: none or simclr.
+        unlabelled: patch directories that it learns this from.
+        pretrain_epochs: at most.
+        temperature: of the contrastive loss.
     """
 
     architecture: str = ""
     network: Mapping[str, Any] | None = None
+    sources: tuple[str, ...] = ()
+    resampling: str = ""
     standardize: str = "band"
     loss: str = ""
     class_weights: str | tuple[float, ...] = "none"
     optimizer: str = "adamw"
     learning_rate: float | str | None = None
     weight_decay: float | None = None
-    momentum: float = 0.9
+    momentum: float | None = None
     scheduler: str = "onecycle"
-    step: int = 10
-    gamma: float = 0.1
+    step: int | None = None
+    gamma: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
     patience: int | None = None
@@ -96,9 +121,14 @@ class Settings:
     weights: str = "none"
     freeze: str = "none"
     encoder_rate: float | None = None
+    pretrain: str = "none"
+    unlabelled: tuple[str, ...] = ()
+    pretrain_epochs: int | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("standardize", self.standardize, STANDARDIZE)
+        _one_of("resampling", self.resampling, ("", *METHODS))
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
         _one_of("scheduler", self.scheduler, SCHEDULERS)
         for name in self.loss.split("+") if self.loss else ():
@@ -120,6 +150,7 @@ class Settings:
         _within("weight_decay", self.weight_decay, 0.0, 1000.0)
         _within("encoder_rate", self.encoder_rate, 1e-6, 1.0)
         self._check_freeze()
+        self._check_pretraining()
         _within("momentum", self.momentum, 0.0, 1.0)
         _within("gamma", self.gamma, 1e-12, 1.0)
 
@@ -130,11 +161,27 @@ class Settings:
                 f"The option freeze= must be none, encoder, or a number of epochs; got '{self.freeze}'. Choose one."
             )
         given = "freeze" if self.freeze != "none" else "encoder_rate" if self.encoder_rate not in (None, 1.0) else ""
-        if given and self.weights == "none":
+        if given and self.weights == "none" and self.pretrain == "none":
             raise DeepLearningError(
                 f"The option {given}= needs an encoder that has learned something; got weights=none. Give weights=, "
                 f"or leave {given}= out."
             )
+
+    def _check_pretraining(self) -> None:
+        _one_of("pretrain", self.pretrain, PRETRAINING)
+        _at_least("pretrain_epochs", self.pretrain_epochs, 1)
+        _within("temperature", self.temperature, 0.01, 10.0)
+        if self.pretrain != "none" and not self.unlabelled:
+            raise DeepLearningError(
+                f"Pre-training needs patches to learn from; got pretrain={self.pretrain} and no unlabelled=. Give "
+                "patch directories with unlabelled=; v.sample.patches with neither input= nor raster= makes them."
+            )
+        for name in ("unlabelled", "pretrain_epochs", "temperature"):
+            if self.pretrain == "none" and getattr(self, name):
+                raise DeepLearningError(
+                    f"The option {name}= is for pre-training; got pretrain=none. Give pretrain=simclr, or leave "
+                    f"{name}= out."
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the model."""
@@ -148,48 +195,36 @@ def from_options(options: Mapping[str, str]) -> Settings:
     Raises:
         DeepLearningError: a value is no number, or not allowed.
     """
-    numbers: dict[str, Any] = {
-        name: _number(name, options[name], int)
-        for name in ("step", "epochs", "batch_size", "patience", "seed", "nprocs", "devices", "nodes")
-        if options.get(name) and (name, options[name]) != ("batch_size", "auto")
-    }
-    for name in ("learning_rate", "weight_decay", "momentum", "gamma", "encoder_rate"):
-        if options.get(name) == "auto":
-            numbers[name] = "auto"
-        elif options.get(name):
-            numbers[name] = _number(name, options[name], float)
-    texts: dict[str, Any] = {
-        name: options[name]
-        for name in (
-            "architecture",
-            "standardize",
-            "loss",
-            "optimizer",
-            "scheduler",
-            "precision",
-            "device",
-            "tensorboard",
-            "weights",
-            "freeze",
-        )
-        if options.get(name)
-    }
-    network: dict[str, Any] = {"encoder": options["encoder"]} if options.get("encoder") else {}
-    if options.get("dropout"):
-        network["dropout"] = _number("dropout", options["dropout"], float)
+    given = {name: text for name, text in options.items() if text}
+    if given.get("batch_size") == "auto":
+        del given["batch_size"]
+    values: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
+    values |= {name: _number(name, given[name], int) for name in _WHOLE_NUMBERS if name in given}
+    values |= {name: _number(name, given[name], float) for name in _NUMBERS if name in given}
+    values |= {name: tuple(given[name].split(",")) for name in _LISTS if name in given}
+    if "learning_rate" in given:
+        rate = given["learning_rate"]
+        values["learning_rate"] = rate if rate == "auto" else _number("learning_rate", rate, float)
+    return Settings(**values, network=_network_of(given), class_weights=_class_weights(options.get("class_weights")))
+
+
+def _network_of(given: Mapping[str, str]) -> dict[str, Any]:
+    """The options of a network among those that were given."""
+    network: dict[str, Any] = {"encoder": given["encoder"]} if "encoder" in given else {}
+    if "dropout" in given:
+        network["dropout"] = _number("dropout", given["dropout"], float)
     for name in ("filters", "blocks"):
-        if options.get(name):
-            network[name] = _number(name, options[name], int)
+        if name in given:
+            network[name] = _number(name, given[name], int)
     for name in ("hidden", "kernel", "dilations"):
-        if options.get(name):
-            network[name] = [_number(name, value, int) for value in options[name].split(",")]
-    augment = tuple(options["augment"].split(",")) if options.get("augment") else None
-    return Settings(
-        **texts, **numbers, network=network, augment=augment, class_weights=_class_weights(options.get("class_weights"))
-    )
+        if name in given:
+            network[name] = [_number(name, value, int) for value in given[name].split(",")]
+    return network
 
 
-def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: int, task: str = "class") -> Settings:
+def resolved(
+    settings: Settings, unit: str, shape: tuple[int, int], training: int, task: str = "class", further: int = 0
+) -> Settings:
     """Settings with every choice made.
 
     Args:
@@ -198,26 +233,60 @@ def resolved(settings: Settings, unit: str, shape: tuple[int, int], training: in
         shape: rows and columns of a patch.
         training: number of training patches.
         task: what a label says, one of ``TASKS``.
+        further: cells of further sources, of all dates, that the network gets with a patch.
     """
     single = shape == (1, 1)
-    architecture = settings.architecture or ("mlp" if single else "unet" if unit == "cell" else "resnet18")
-    batch_size = settings.batch_size or _batch_size(shape, training)
+    _refuse_unused(settings)
+    architecture = architecture_of(settings, unit, shape)
+    batch_size = settings.batch_size or _batch_size(shape, training, further)
     epochs = settings.epochs or _epochs(single, training, batch_size)
     return replace(
         settings,
         architecture=architecture,
         network=_network_options(settings.network or {}, architecture, unit, shape),
         loss=_loss(settings.loss, task),
-        learning_rate=settings.learning_rate or _learning_rate(settings, architecture),
+        learning_rate=settings.learning_rate or default_rate(settings, architecture),
         weight_decay=_default(settings.weight_decay, 0.01 if settings.optimizer == "adamw" else 0.0),
+        momentum=_default(settings.momentum, 0.9),
+        step=_default(settings.step, 10),
+        gamma=_default(settings.gamma, 0.1),
         batch_size=batch_size,
         epochs=epochs,
         patience=_default(settings.patience, max(10, epochs // 3)),
         augment=_augment(settings.augment, single),
-        encoder_rate=settings.encoder_rate or (1.0 if settings.weights == "none" else _ENCODER_RATE),
+        encoder_rate=settings.encoder_rate
+        or (1.0 if (settings.weights, settings.pretrain) == ("none", "none") else _ENCODER_RATE),
         # Batches of single cells are so small that threads would only wait for each other.
         nprocs=settings.nprocs or (1 if single else 0),
     )
+
+
+def architecture_of(settings: Settings, unit: str, shape: tuple[int, int]) -> str:
+    """The network that the user chose, or the one that suits the label and the patches."""
+    return settings.architecture or ("mlp" if shape == (1, 1) else "unet" if unit == "cell" else "resnet18")
+
+
+def _refuse_unused(settings: Settings) -> None:
+    """Refuse a setting that would change nothing beside the others."""
+    no_sgd, no_steps = settings.optimizer != "sgd", settings.scheduler not in _STEPPED
+    schedule = f"scheduler={settings.scheduler}", f"scheduler={' or '.join(_STEPPED)}"
+    unused = {
+        "momentum": (no_sgd, f"optimizer={settings.optimizer}", "optimizer=sgd"),
+        "step": (no_steps, *schedule),
+        "gamma": (no_steps, *schedule),
+        "encoder_rate": (settings.weights == "none", "weights=none", "weights="),
+    }
+    for name, (idle, beside, way_out) in unused.items():
+        if getattr(settings, name) is not None and idle:
+            raise DeepLearningError(
+                f"The option {name}= has no meaning with {beside}; got {name}={getattr(settings, name):g}. "
+                f"Leave it out, or give {way_out}."
+            )
+    if settings.encoder_rate is not None and settings.freeze == "encoder":
+        raise DeepLearningError(
+            f"An encoder that is frozen has no rate; got freeze=encoder and encoder_rate={settings.encoder_rate:g}. "
+            "Leave one of them out, or freeze the encoder for some epochs only."
+        )
 
 
 def _loss(given: str, task: str) -> str:
@@ -237,6 +306,7 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
         "mlp": ("hidden", "dropout"),
         "cnn": ("filters", "blocks", "dropout"),
         "fcn_dilated": ("filters", "kernel", "blocks", "dilations"),
+        "fusion": ("encoder", "filters", "blocks", "dropout"),
     }.get(architecture, ("dropout",) if unit == "patch" else ("encoder",))
     foreign = [name for name in given if name not in (*allowed, "depth")]
     if foreign:
@@ -245,9 +315,9 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
             f"{', '.join(allowed)}. Leave it out or choose another architecture."
         )
     options = dict(given)
-    if architecture == "mlp":
+    if architecture in ("mlp", "fusion"):
         options["unit"] = unit
-    elif "encoder" in allowed:
+    if "encoder" in allowed:
         options.setdefault("encoder", "resnet18")
         if architecture in _STEPWISE:
             options.setdefault("depth", _depth(options["encoder"], shape))
@@ -261,11 +331,11 @@ def _depth(encoder: str, shape: tuple[int, int]) -> int:
     return max(fewest, min(_DEEPEST, min(shape).bit_length() - 2))
 
 
-def _batch_size(shape: tuple[int, int], training: int) -> int:
-    """About 131,000 cells, but small enough for 24 steps an epoch; up to 256 single cells, and 128 steps."""
+def _batch_size(shape: tuple[int, int], training: int, further: int) -> int:
+    """About 131,000 cells of all sources, but at least 24 steps an epoch; up to 256 single cells, and 128 steps."""
     if shape == (1, 1):
         return max(32, min(_SINGLE_CELLS_PER_BATCH, training // _FEWEST_STEPS_OF_CELLS))
-    fitting = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1]))
+    fitting = min(32, _CELLS_PER_BATCH // (shape[0] * shape[1] + further))
     return max(4, min(fitting, training // _FEWEST_STEPS))
 
 
@@ -276,7 +346,8 @@ def _epochs(single: bool, training: int, batch_size: int) -> int:
     return min(most, max(fewest, math.ceil(wanted / steps)))
 
 
-def _learning_rate(settings: Settings, architecture: str) -> float:
+def default_rate(settings: Settings, architecture: str) -> float:
+    """The learning rate that suits the optimizer and the network."""
     if settings.optimizer == "sgd":
         return 0.01
     names = (architecture, str((settings.network or {}).get("encoder", "")))
@@ -290,6 +361,12 @@ def _augment(given: tuple[str, ...] | None, single: bool) -> tuple[str, ...]:
         return () if single else ("flip", "rotate", "jitter")
     if "none" in given and len(given) > 1:
         raise DeepLearningError(f"augment=none stands alone; got {','.join(given)}. Leave out none or the others.")
+    idle = [name for name in given if single and name not in (*_FOR_SINGLE_CELLS, "none")]
+    if idle:
+        raise DeepLearningError(
+            f"Single cells can be changed by {' and '.join(_FOR_SINGLE_CELLS)} only; got augment={','.join(given)}. "
+            f"Leave out {', '.join(idle)}."
+        )
     return () if "none" in given else given
 
 

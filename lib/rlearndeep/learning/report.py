@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.learning.feeding import Part
+from rlearndeep.learning.pretraining import outcome_text
 from rlearndeep.learning.tasks import PRESENT, Measure, score_table
-from rlearndeep.model import ModelCard
+from rlearndeep.model import BRANCH, ModelCard, ModelSource
 from rlearndeep.patches import PARTS, write_text
 from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.inputs import Inputs
 
 if TYPE_CHECKING:
     from rlearndeep.learning.training import Plan
@@ -40,8 +43,9 @@ def write_report(
     history: list[dict[str, Any]],
     plan: Plan,
     predictor: Any,
+    pretraining: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the page; pictures are inside it."""
+    """Write the page; pictures are inside it. ``pretraining`` is the history of what was learned without labels."""
     shown = next(part for part in reversed(PARTS) if card.scores["parts"][part])
     scores = card.scores["parts"][shown]
     body = [
@@ -51,9 +55,10 @@ def write_report(
         f"<h2>Scores of the {shown} part</h2>",
         f"<pre>{html.escape(score_table(scores))}</pre>",
         _score_image(scores, card, plan.parts[shown], predictor),
+        *_pretraining(pretraining, card.scores),
         "<h2>Training</h2>",
         _image(_curve_figure(history, card.scores["best_epoch"], plan.task.measure), "curves"),
-        f"<h2>Samples of the {shown} part</h2>",
+        f"<h2>Samples of the {shown} part{', as the reference shows them' if card.sources else ''}</h2>",
         _image(_sample_figure(plan.parts[shown], card, predictor), "image, label and prediction"),
         "<h2>Patches</h2>",
         _value_table(card, plan.values) if plan.values else _count_table(card, plan.counts),
@@ -62,6 +67,10 @@ def write_report(
         _definitions({**card.training["settings"], "command": card.training["command"]}),
         _definitions(card.training["versions"]),
     ]
+    _write_page(file, name, body)
+
+
+def _write_page(file: Path, name: str, body: Sequence[str]) -> None:
     title = html.escape(name)
     page = f"<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style></head>"
     write_text(file, f"{page}<body>\n" + "\n".join(body) + "\n</body></html>\n")
@@ -70,12 +79,67 @@ def write_report(
 def _summary(card: ModelCard) -> str:
     bands = ", ".join(map(str, card.bands))
     answer = _quantity(card) if card.quantity else f"{len(card.classes)} classes"
+    further = "".join(map(_source, card.sources))
+    own = f"{len(card.bands)} bands ({bands})"
+    if not card.network.options.get("reference", True):
+        own = "only the grid of the reference"
     return (
-        f"{card.network.architecture}, {len(card.bands)} bands ({bands}), {answer}, patches of "
+        f"{card.network.architecture}, {own}, {further}{answer}, patches of "
         f"{card.patch[0]} x {card.patch[1]} cells of {card.resolution[0]:g} x {card.resolution[1]:g} map units, a "
         f"label per {card.unit}. {card.scores['epochs']} epochs on {card.training['device']}, the best was "
         f"{card.scores['best_epoch']}. {card.created}"
     )
+
+
+def _source(source: ModelSource) -> str:
+    """A further source in words, with a comma behind it."""
+    bands = ", ".join(map(str, source.bands))
+    dates = f" of {len(source.dates)} dates from {source.dates[0]} to {source.dates[-1]}" if source.dates else ""
+    use = "in a branch of its own" if source.use == BRANCH else f"resampled ({source.use})"
+    return f"{source.name} ({bands}{dates}, cells of {source.resolution[0]:g} x {source.resolution[1]:g}) {use}, "
+
+
+def write_pretraining_report(file: Path, name: str, card: ModelCard, history: Sequence[dict[str, Any]]) -> None:
+    """Write the page of an encoder that has only been pre-trained."""
+    body = [
+        f"<h1>{html.escape(name)}</h1>",
+        f"<p>{html.escape(_encoder_summary(card))}</p>",
+        *[f"<p><b>{html.escape(remark)}</b></p>" for remark in card.training["remarks"]],
+        *_pretraining(history, card.scores),
+        "<h2>Patches</h2>",
+        _definitions({"sampling": card.training["sampling"], "commands": card.training["sampling_commands"]}),
+        "<h2>Settings</h2>",
+        _definitions({**card.training["settings"], "command": card.training["command"]}),
+        _definitions(card.training["versions"]),
+    ]
+    _write_page(file, name, body)
+
+
+def _encoder_summary(card: ModelCard) -> str:
+    bands = ", ".join(map(str, card.bands))
+    return (
+        f"Encoder of {card.network.architecture}, {len(card.bands)} bands ({bands}), learned without labels from "
+        f"{card.training['parts']['training']} patches of {card.patch[0]} x {card.patch[1]} cells of "
+        f"{card.resolution[0]:g} x {card.resolution[1]:g} map units, on {card.training['device']}. To begin a training "
+        f"with it, give this directory as weights=. {card.created}"
+    )
+
+
+def _pretraining(history: Sequence[dict[str, Any]], scores: dict[str, Any]) -> list[str]:
+    """What was learned without labels, for the page; nothing where nothing was."""
+    if not history:
+        return []
+    figure = _figure(5, 3.2)
+    axes = figure.subplots()
+    epochs = [row["epoch"] for row in history]
+    for key, label in (("training_loss", "training"), ("validation_loss", "patches held out")):
+        axes.plot(epochs, [row[key] for row in history], marker=".", label=label)
+    axes.axvline(scores["pretraining"]["best_epoch"], color="0.7", linestyle=":")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("contrastive loss")
+    axes.legend()
+    text = html.escape(outcome_text(scores["pretraining"]))
+    return ["<h2>Pre-training</h2>", f"<pre>{text}</pre>", _image(figure, "curve of pre-training")]
 
 
 def _figure(width: float, height: float) -> Any:
@@ -184,7 +248,7 @@ def _sample_figure(part: Part, card: ModelCard, predictor: Any) -> Any:
     rows = 3 if card.unit == "cell" else 1
     figure = _figure(1.6 * len(images) + 0.5, 1.7 * rows)
     grid = figure.subplots(rows, len(images), squeeze=False)
-    for column, image in enumerate(images):
+    for column, image in enumerate(images.images if isinstance(images, Inputs) else images):
         grid[0, column].imshow(_picture(image))
         if rows == 1:
             texts = _text(card, labels[column]), _text(card, _said(card, answers[column]))

@@ -7,14 +7,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings
 from rlearndeep.patches import MANIFEST, PatchDataset, write_text
+
+Made = TypeVar("Made")
 
 RECORD = "run.json"
 
@@ -54,6 +57,65 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a run has come, by its checkpoint.
+
+    Attributes:
+        epochs: that are done.
+        stage: what they belong to, for messages.
+    """
+
+    epochs: int
+    stage: str = "Training"
+
+
+def as_one_run(
+    folder: Path,
+    record: dict[str, Any],
+    done: Callable[[], Done],
+    work: Callable[[], Made],
+    *,
+    command: str,
+    overwrite: bool,
+    resume: bool,
+    warn: Callable[[str], None],
+) -> Made:
+    """Do the work of a run, of which there is but one at a time, and which may go on from an earlier checkpoint.
+
+    Args:
+        folder: of :func:`run_folder`.
+        record: of :func:`record_of`.
+        done: how far the checkpoint in the folder has come.
+        work: what leaves checkpoints there.
+        command: that was given.
+        overwrite: forget a checkpoint, if not ``resume``.
+        resume: go on from the checkpoint where there is one.
+        warn: called with a message for the user.
+
+    Raises:
+        DeepLearningError: as in :func:`locked` and :func:`begin`.
+    """
+    with locked(folder):
+        try:
+            before = done()
+            if begin(folder, record, before.epochs, resume, overwrite):
+                warn(f"{before.stage} goes on after epoch {before.epochs}.")
+            elif resume:
+                warn("There is no interrupted run of this model; training begins with epoch 1.")
+            made = work()
+            finish(folder)
+            return made
+        except KeyboardInterrupt:
+            if epochs := done().epochs:
+                again = f"{command.removesuffix(' -r')} -r"
+                warn(f"Interrupted; the checkpoint of epoch {epochs} is kept. To go on: {again}")
+            raise
+        finally:
+            if not done().epochs:
+                finish(folder)
 
 
 def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwrite: bool) -> bool:

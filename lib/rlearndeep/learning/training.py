@@ -23,13 +23,28 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.enlargement import suffers
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.novelty import feature_space
-from rlearndeep.learning.options import Settings, resolved
+from rlearndeep.learning.options import Settings, architecture_of, resolved
+from rlearndeep.learning.pretraining import FOLDER as PRETRAINING
+from rlearndeep.learning.pretraining import (
+    Pretraining,
+    done_of,
+    gathered,
+    of_ground,
+    outcome,
+    outcome_text,
+    pretrained,
+    settled,
+)
+from rlearndeep.learning.probe import linear_probe, measure_of
+from rlearndeep.learning.remarks import of_labels, of_sources, of_weights
 from rlearndeep.learning.report import write_report
-from rlearndeep.learning.resuming import begin, finish, locked, record_of, run_folder
+from rlearndeep.learning.resuming import as_one_run, record_of, run_folder
+from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.tasks import Task, score_table, task_of
-from rlearndeep.model import MANIFEST, ModelCard, Network, read_card, write_card, write_feature_space
+from rlearndeep.model import MANIFEST, ModelCard, ModelSource, Network, read_any_card, write_card, write_feature_space
 from rlearndeep.patches import PARTS, PatchDataset, replace_directory, write_text
 from rlearndeep.scene.bands import BandStatistics, Normalization
+from rlearndeep.scene.inputs import Images, Inputs
 
 LAST_EPOCHS = 10
 
@@ -60,6 +75,7 @@ class Plan:
         class_weights: per class, for the loss.
         remarks: what the user should know.
         initial: weights to begin with, of the back-end's ``initial_weights``; None for random ones.
+        pretraining: what the encoder learns first, without labels; None for nothing.
     """
 
     sites: Sites
@@ -72,6 +88,7 @@ class Plan:
     class_weights: NDArray[np.float64]
     remarks: tuple[str, ...]
     initial: Any = None
+    pretraining: Pretraining | None = None
 
     @property
     def unit(self) -> str:
@@ -96,17 +113,28 @@ class Plan:
         if self.sites.manifest.quantity:
             answer = f"values of '{self.sites.manifest.quantity.name}'"
         return (
-            f"{settings.architecture} on {len(self.sites.bands)} bands, {answer}, patches of "
+            f"{settings.architecture} on {self._inputs()}, {answer}, patches of "
             f"{self.shape[0]} x {self.shape[1]} cells ({counts}); at most {settings.epochs} epochs of "
             f"{self.parts['training'].steps(int(settings.batch_size or 1))} batches."
             f"{f' {self.initial.note}' if self.initial else ''}"
+            f"{f' {self.pretraining.text()}' if self.pretraining else ''}"
         )
+
+    def _inputs(self) -> str:
+        """Bands of each source that the network looks at."""
+        manifest, further = self.sites.manifest, self.sites.further
+        bands = [f"{len(manifest.reference.bands)} bands"] if self.sites.choice.has_reference else []
+        for source in (entry.source for entry in further):
+            dates = f" of {len(source.dates)} dates" if source.dates else ""
+            bands.append(f"{len(source.bands)} of {source.name}{dates}")
+        return " and ".join(bands)
 
     def summary(self) -> dict[str, Any]:
         """The settings and the numbers of patches, as ``format=json`` prints them with ``-c``."""
         return {
             "settings": self.settings.to_json(),
             "bands": [band.to_json() for band in self.sites.bands],
+            "sources": [source.to_json() for source in _model_sources(self)],
             "parts": {name: len(part) for name, part in self.parts.items()},
             "task": self.sites.manifest.task,
             "values": {name: part.to_json() for name, part in self.values.items()} if self.values else None,
@@ -116,6 +144,7 @@ class Plan:
                 for index, (entry, label) in enumerate(zip(self.sites.classes, self.sites.classes.labels, strict=True))
             ],
             "remarks": list(self.remarks),
+            **({"pretraining": self.pretraining.summary()} if self.pretraining else {}),
         }
 
 
@@ -125,27 +154,53 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     Raises:
         DeepLearningError: the patches or the settings do not allow training.
     """
-    sites = Sites.of(datasets)
+    sites, chosen = _looked_at(datasets, settings)
     manifest = sites.manifest
     counted = sites.part("training", Normalization("none"))
     _check_labels(counted, datasets)
-    normalization = Normalization.from_statistics(settings.standardize, sites.statistics)
-    parts = {name: sites.part(name, normalization) for name in PARTS}
+    normalization = Normalization.from_statistics(chosen.standardize, sites.statistics)
+    normalizations = sites.normalizations(chosen.standardize)
+    parts = {name: sites.part(name, normalization, normalizations) for name in PARTS}
     counts = {name: part.class_counts() for name, part in parts.items()}
     values = {name: part.label_statistics() for name, part in parts.items()} if manifest.quantity else None
     _check_variety(manifest.task, sites, counts["training"], values["training"] if values else None)
-    settings = adopted(settings, manifest.unit)
-    chosen = resolved(settings, manifest.unit, manifest.reference.shape, len(counted), manifest.task)
+    chosen = resolved(chosen, manifest.unit, manifest.reference.shape, len(counted), manifest.task, sites.branch_cells)
     _check_answer(chosen.architecture, manifest.unit, backend)
     task = task_of(manifest, sites.classes, values["training"] if values else None)
-    network = Network(chosen.architecture, len(sites.bands), task.outputs, dict(chosen.network or {}))
+    network = Network(chosen.architecture, len(sites.bands), task.outputs, {**(chosen.network or {}), **sites.network})
     backend.check(network, chosen, manifest.task)
     initial = backend.initial_weights(
         chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
     )
     weights = class_weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
-    remarks = (*_remarks(sites, parts, counts), *_terms(initial))
-    return Plan(sites, chosen, network, parts, task, counts, values, weights, remarks, initial)
+    pretraining = _pretraining(settings, chosen, network, parts["training"], backend, initial)
+    remarks = (
+        *of_labels(sites, parts, counts),
+        *of_sources(sites, parts, bool(settings.sources)),
+        *of_weights(initial),
+        *(of_ground(pretraining, datasets) if pretraining else ()),
+    )
+    return Plan(sites, chosen, network, parts, task, counts, values, weights, remarks, initial, pretraining)
+
+
+def _pretraining(
+    given: Settings, chosen: Settings, network: Network, part: Part, backend: ModuleType, initial: Any
+) -> Pretraining | None:
+    """What the encoder is to learn first; None for nothing."""
+    if chosen.pretrain == "none":
+        return None
+    places = gathered(chosen.unlabelled, part.sites.manifest, part.sites.choice)
+    normalized = replace(part, sites=places)
+    return settled(given, chosen, network, normalized, backend, spread_of(part.sites, chosen), initial)
+
+
+def _looked_at(datasets: Sequence[PatchDataset], settings: Settings) -> tuple[Sites, Settings]:
+    """The patches with the sources that the network looks at, and the settings that say which."""
+    manifest = datasets[0].manifest
+    settings = adopted(settings, manifest.unit)
+    architecture = architecture_of(settings, manifest.unit, manifest.reference.shape)
+    choice = Choice.of(manifest, architecture, settings.sources, settings.resampling)
+    return Sites.of(datasets, choice), replace(settings, sources=choice.names, resampling=choice.resampling)
 
 
 def adopted(settings: Settings, unit: str) -> Settings:
@@ -153,16 +208,12 @@ def adopted(settings: Settings, unit: str) -> Settings:
     directory = Path(settings.weights)
     if settings.architecture or settings.network or not (directory / MANIFEST).is_file():
         return settings
-    card = read_card(directory)
+    card = read_any_card(directory)
     if card.unit != unit:
         return settings
-    options = {name: value for name, value in card.network.options.items() if name not in ("unit", "size")}
+    follows = ("unit", "size", "reference", "sources")
+    options = {name: value for name, value in card.network.options.items() if name not in follows}
     return replace(settings, architecture=card.network.architecture, network=options)
-
-
-def _terms(initial: Any) -> Iterator[str]:
-    if initial is not None and initial.licence:
-        yield f"The weights of {initial.origin} are not free for every use; their licence: {initial.licence}."
 
 
 def train(
@@ -199,57 +250,84 @@ def train(
         fit(plan, folder, backend, progress, warn)
         return None
     check_target(target, overwrite)
-    with locked(folder):
-        try:
-            record = record_of(plan.settings, [site.dataset for site in plan.sites.sites])
-            record["settings"]["backend"] = _name(backend)
-            done = backend.epochs_done(folder)
-            if begin(folder, record, done, resume, overwrite):
-                warn(f"Training goes on after epoch {done}.")
-            elif resume:
-                warn("There is no interrupted run of this model; training begins with epoch 1.")
-            scores = _trained(plan, target, folder, backend, command, progress, warn)
-            finish(folder)
-            return scores
-        except KeyboardInterrupt:
-            if done := backend.epochs_done(folder):
-                warn(f"Interrupted; the checkpoint of epoch {done} is kept. To go on: {command.removesuffix(' -r')} -r")
-            raise
-        finally:
-            if not backend.epochs_done(folder):
-                finish(folder)
+    unlabelled = plan.pretraining.datasets if plan.pretraining else ()
+    record = record_of(plan.settings, [*(site.dataset for site in plan.sites.sites), *unlabelled])
+    record["settings"]["backend"] = backend_name(backend)
+    return as_one_run(
+        folder,
+        record,
+        lambda: done_of(backend, folder),
+        lambda: _trained(plan, target, folder, backend, command, progress, warn),
+        command=command,
+        overwrite=overwrite,
+        resume=resume,
+        warn=warn,
+    )
 
 
 def _trained(
     plan: Plan, target: Path, run: Path, backend: ModuleType, command: str, progress: Progress, warn: Warn
 ) -> dict[str, Any]:
     """Train, then write the model."""
-    with _hidden(run, target) as folder:
+    with hidden_folder(run, target) as folder:
         started = datetime.now(UTC)
+        plan, found = _pretrained(plan, run, backend, progress, warn)
         fitted = fit(plan, run, backend, progress, warn)
         backend.save(fitted.module, folder / backend.FILE)
         card = _card(plan, fitted, backend, command, started)
         predictor = backend.load(folder, card, plan.settings.device, "32")
-        scores = _scores(plan, fitted, predictor)
+        scores = {**_scores(plan, fitted, predictor), **_gain(plan, found, backend)}
         card = _finished(card, plan, fitted, backend, predictor, folder, scores)
-        if card.largest:
+        if card.largest and not card.branches:
             warn(
                 "Within a larger picture the network does worse than in patches of its own: maps will be made from "
                 "tiles of the size of a patch. For better ones, sample larger patches (size=)."
             )
-        _write_history(folder / "history.csv", fitted.history)
+        write_history(folder / "history.csv", fitted.history)
+        if found is not None:
+            write_history(folder / "pretraining.csv", found.history)
         write_text(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
-        write_report(folder / "report.html", target.name, card, fitted.history, plan, predictor)
+        write_report(
+            folder / "report.html", target.name, card, fitted.history, plan, predictor, found.history if found else []
+        )
         write_card(folder, card, target.name)
         replace_directory(folder, target)
     return scores
 
 
+def _pretrained(plan: Plan, run: Path, backend: ModuleType, progress: Progress, warn: Warn) -> tuple[Plan, Any]:
+    """The plan with the weights of pre-training to begin with, and what pre-training made; None where there is none."""
+    if plan.pretraining is None:
+        return plan, None
+    found = pretrained(plan.pretraining, run / PRETRAINING, backend, progress, warn)
+    target = backend.Target(plan.network, plan.sites.bands, plan.sites.classes, plan.sites.manifest.task)
+    return replace(plan, initial=found.initial(target, plan.initial)), found
+
+
+def _gain(plan: Plan, found: Any, backend: ModuleType) -> dict[str, Any]:
+    """What pre-training came to, with a linear probe of the encoder before and after it."""
+    if found is None or plan.pretraining is None:
+        return {}
+    before, after = plan.pretraining.initial, plan.initial
+    parts = plan.parts["training"], plan.parts["validation"]
+    probes = [
+        linear_probe(*parts, backend.Encoder(plan.network, plan.shape, initial, plan.settings))
+        for initial in (after, before)
+    ]
+    began = "random" if before is None else "before"
+    probe = {"score": measure_of(plan.sites.manifest.task), "pretrained": probes[0], began: probes[1]}
+    return {"pretraining": {**outcome(found), "linear_probe": None if None in probes else probe}}
+
+
 def score_text(scores: dict[str, Any]) -> str:
-    """The classification report of the part that says most: test, else validation, else training."""
+    """The report of the part that says most (test, else validation, else training), and the last epochs' mean."""
     name = next(part for part in reversed(PARTS) if scores["parts"][part])
     head = f"Scores of the {name} part, epoch {scores['best_epoch']} of {scores['epochs']}"
-    return f"{head}\n\n{score_table(scores['parts'][name])}"
+    text = f"{head}\n\n{score_table(scores['parts'][name])}"
+    for key, label in (("f1_macro_last10", "F1 macro"), ("rmse_last10", "RMSE")):
+        if scores.get(key) is not None:
+            text += f"\n\nValidation part, mean of the last {LAST_EPOCHS} epochs: {label} {scores[key]:.4g}"
+    return f"{text}\n\n{outcome_text(scores['pretraining'])}" if scores.get("pretraining") else text
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -267,6 +345,19 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not target.is_dir() or (not (target / MANIFEST).is_file() and any(target.iterdir())):
         raise DeepLearningError(
             f"Only a model directory may be overwritten; '{target}' holds something else. Choose another name."
+        )
+
+
+def check_exportable(plan: Plan) -> None:
+    """Refuse what no file of ONNX can hold, before it is trained.
+
+    Raises:
+        DeepLearningError: the network takes more than one image.
+    """
+    if plan.sites.sites[0].branches:
+        raise DeepLearningError(
+            f"A file of ONNX takes one image; '{plan.network.architecture}' takes each source in its own cells. Leave "
+            "onnx= out, or choose an architecture that stacks the sources, e.g. unet."
         )
 
 
@@ -338,7 +429,7 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
     manifests = [site.dataset.manifest for site in plan.sites.sites]
     first = manifests[0]
     return ModelCard(
-        backend=_name(backend),
+        backend=backend_name(backend),
         weights=backend.FILE,
         network=plan.network,
         unit=plan.unit,
@@ -348,11 +439,12 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
         task=first.task,
         quantity=first.quantity,
         target=plan.target,
+        sources=_model_sources(plan),
         patch=plan.shape,
         resolution=first.reference.resolution,
         stride=backend.stride(plan.network),
         projection=first.projection,
-        extent=_joined([manifest.extent for manifest in manifests]),
+        extent=joined_extent([manifest.extent for manifest in manifests]),
         training={
             "settings": plan.settings.to_json(),
             "versions": backend.versions(),
@@ -374,7 +466,13 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
     )
 
 
-def _name(backend: ModuleType) -> str:
+def _model_sources(plan: Plan) -> tuple[ModelSource, ...]:
+    normalizations = plan.parts["training"].normalizations
+    return tuple(model_source(further, normalizations.get(further.source.name)) for further in plan.sites.further)
+
+
+def backend_name(backend: ModuleType) -> str:
+    """What a back-end is called."""
     return backend.__name__.rpartition(".")[2]
 
 
@@ -391,7 +489,7 @@ def _finished(
     part = plan.parts["validation"] if len(plan.parts["validation"]) else plan.parts["training"]
     reach, largest = _surroundings(plan, part, fitted, backend, predictor)
     images, _ = part.read(_some(len(part), max(_TRIAL_PATCHES, _TRIAL_CELLS // (plan.shape[0] * plan.shape[1]))))
-    if plan.unit == "cell":
+    if plan.unit == "cell" and not isinstance(images, Inputs):
         images = _side_by_side(images)
     changes = _changes(plan.task, predictor, backend.load(folder, card, plan.settings.device, "bf16"), images)
     space = feature_space(plan.parts["training"], plan.parts["validation"], predictor, plan.settings.seed)
@@ -405,6 +503,9 @@ def _surroundings(
     plan: Plan, part: Part, fitted: Any, backend: ModuleType, predictor: Any
 ) -> tuple[int | None, tuple[int, int] | None]:
     """How far the network looks, and the largest input it can be given; see :class:`ModelCard`."""
+    if plan.network.architecture == FUSION:
+        # Further sources lie around a place as in training only if the place is as large as in training.
+        return (None if plan.unit == "patch" else min(plan.shape) // 2), plan.shape
     if plan.unit == "patch":
         return None, None
     if plan.settings.architecture == "mlp":
@@ -425,7 +526,7 @@ def _side_by_side(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return chosen.transpose(0, 3, 1, 4, 2, 5).reshape(pictures, bands, down * rows, across * cols)
 
 
-def _changes(task: Task, first: Any, second: Any, images: NDArray[np.float32]) -> float:
+def _changes(task: Task, first: Any, second: Any, images: Images) -> float:
     """Share of answers that differ between two predictors."""
     differing = total = 0
     step = max(1, first.pixels_per_batch // (images.shape[-1] * images.shape[-2]))
@@ -512,20 +613,10 @@ def class_weights(
     return weights
 
 
-def _remarks(sites: Sites, parts: dict[str, Part], counts: dict[str, NDArray[np.int64]]) -> Iterator[str]:
-    absent = [label for label, number in zip(sites.classes.labels, counts["training"], strict=True) if not number]
-    if absent:
-        yield f"The training part has no label of: {', '.join(absent)}. The model will not know these classes."
-    further = [source.name for source in sites.manifest.sources[1:]]
-    if further:
-        yield f"The architecture does not use further sources; {', '.join(further)} of the patches are left aside."
-    if not len(parts["validation"]):
-        yield "There is no validation part: all epochs are trained and the last one is kept."
-    if not len(parts["validation"]) and not len(parts["test"]):
-        yield "There is neither a validation nor a test part: the scores are those of the training part."
-
-
-def _joined(extents: Sequence[tuple[float, float, float, float] | None]) -> tuple[float, float, float, float] | None:
+def joined_extent(
+    extents: Sequence[tuple[float, float, float, float] | None],
+) -> tuple[float, float, float, float] | None:
+    """The extent of all, west, south, east, north; None where none is known."""
     known = np.array([extent for extent in extents if extent])
     if not len(known):
         return None
@@ -535,7 +626,7 @@ def _joined(extents: Sequence[tuple[float, float, float, float] | None]) -> tupl
 
 
 @contextmanager
-def _hidden(run: Path, target: Path) -> Iterator[Path]:
+def hidden_folder(run: Path, target: Path) -> Iterator[Path]:
     """A directory in the run's hidden one; it is gone afterwards unless it was given the target's name."""
     folder = run / "model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -551,7 +642,8 @@ def _hidden(run: Path, target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_history(file: Path, history: list[dict[str, Any]]) -> None:
+def write_history(file: Path, history: list[dict[str, Any]]) -> None:
+    """Write a row per epoch as CSV."""
     with open(file, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(history[0]))
         writer.writeheader()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 import two_processes
 from rlearndeep.backends import checkpoint
 from rlearndeep.backends import torch as backend
+from rlearndeep.backends.recipes import STEPWISE
 from rlearndeep.backends.running import steepest
 from rlearndeep.backends.torch.learner import Learner
-from rlearndeep.backends.torch.networks import PerCell
+from rlearndeep.backends.torch.machinery import _strategy, make_schedule
+from rlearndeep.backends.torch.networks import SEGMENTATION, PerCell
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
@@ -53,12 +56,14 @@ def fitted(
     warn: Any = print,
     initial: Any = None,
     class_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
+    unit: str = "cell",
+    shape: tuple[int, int] = (4, 4),
     **values: Any,
 ) -> Any:
     folder = folder or directory / f"run{len(list(directory.iterdir()))}"
     folder.mkdir(exist_ok=True)
     settings = resolved(
-        Settings(**{"architecture": "mlp", "epochs": 3, "device": "cpu", **values}), "cell", (4, 4), len(training), task
+        Settings(**{"architecture": "mlp", "epochs": 3, "device": "cpu", **values}), unit, shape, len(training), task
     )
     network = Network(settings.architecture, 4, 1 if target else 3, dict(settings.network or {}))
     return backend.fit(
@@ -133,11 +138,26 @@ def test_without_validation_all_epochs_are_trained_and_the_last_is_kept(tmp_path
 @pytest.mark.parametrize("optimizer", ("adamw", "sgd"))
 def test_optimizers_and_schedulers_learn(tmp_path: Path, optimizer: str, scheduler: str) -> None:
     training, validation = parts(tmp_path, size=4, count=40)
-    result = fitted(tmp_path, training, validation, optimizer=optimizer, scheduler=scheduler, epochs=4, step=2)
+    steps = {"step": 2} if scheduler in ("step", "plateau") else {}
+    result = fitted(tmp_path, training, validation, optimizer=optimizer, scheduler=scheduler, epochs=4, **steps)
     losses = [row["training_loss"] for row in result.history]
     assert losses[-1] < losses[0]
     rates = [row["learning_rate"] for row in result.history]
     assert (len(set(rates)) == 1) == (scheduler in ("none", "plateau"))
+
+
+def test_a_cycle_leaves_the_momentum_of_sgd_alone(tmp_path: Path) -> None:
+    training, _ = parts(tmp_path, size=4, count=8, shares=(1.0, 0.0, 0.0))
+    options = {"optimizer": "sgd", "scheduler": "onecycle", "augment": (), "network": {"dropout": 0.0}}
+    results = [fitted(tmp_path, training, None, momentum=value, **options) for value in (0.0, 0.0, 0.95)]
+    first, second, fast = (result.history[-1]["training_loss"] for result in results)
+    assert first == second > fast
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1, momentum=0.5)
+    schedule = make_schedule(optimizer, resolved(Settings(optimizer="sgd"), "cell", (4, 4), 8), 20)
+    for _ in range(19):
+        optimizer.step()
+        schedule.after_step()
+        assert optimizer.param_groups[0]["momentum"] == 0.5
 
 
 @pytest.mark.parametrize("epochs", range(1, 13))
@@ -152,6 +172,21 @@ def test_one_patch_is_enough_for_batch_normalisation(tmp_path: Path) -> None:
     assert len(training) == 1
     result = fitted(tmp_path, training, None, architecture="unet", epochs=1, batch_size=1)
     assert np.isfinite(result.history[0]["training_loss"])
+
+
+@pytest.mark.parametrize("architecture", sorted((*SEGMENTATION, "fcn_dilated", "cnn", "resnet18", "swin_t")))
+def test_every_architecture_learns_from_odd_patches_and_a_last_batch_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    monkeypatch.setattr(checkpoint.Writer, "write", lambda *_: None)  # half of the time, and tested elsewhere
+    unit = "cell" if backend.answers(architecture) == "cell" else "patch"
+    training, _ = parts(tmp_path, unit=unit, size=11, count=3, shares=(1.0, 0.0, 0.0))
+    options = {"unit": unit, "shape": (11, 11), "batch_size": 2, "epochs": 2, "scheduler": "none", "augment": ()}
+    result = fitted(tmp_path, training, None, architecture=architecture, **options)
+    losses = [row["training_loss"] for row in result.history]
+    assert len(losses) == 2 and np.isfinite(losses).all() and losses[0] != losses[1]
+    with torch.inference_mode():
+        assert result.module(torch.from_numpy(training.read(np.arange(1))[0])).isfinite().all()
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_epoch(tmp_path: Path) -> None:
@@ -170,7 +205,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_epoch(tmp_path: Path) ->
             for values, valid, labels in training.raw_batches(size, order, share):
                 yield (values * np.float32(np.nan) if order[1] == 1 else values), valid, labels
 
-    with pytest.raises(DeepLearningError, match="epoch 2"):
+    with pytest.raises(DeepLearningError, match=r"nan in epoch 2 with learning_rate=.* a smaller learning_rate="):
         fitted(tmp_path, Broken(), validation, folder=tmp_path / "run")
     assert backend.epochs_done(tmp_path / "run") == 0  # going on would come to the same
 
@@ -247,7 +282,8 @@ def test_a_run_that_goes_on_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, optimizer: str, scheduler: str
 ) -> None:
     training, validation = parts(tmp_path, unit="patch", size=8, count=40)
-    options = {**_STATEFUL, "optimizer": optimizer, "scheduler": scheduler, "step": 1, "seed": 3}
+    steps = {"step": 1} if scheduler in ("step", "plateau") else {}
+    options = {**_STATEFUL, "optimizer": optimizer, "scheduler": scheduler, **steps, "seed": 3}
     whole = fitted(tmp_path, training, validation, **options)
     for stop in (2, 4):
         with pytest.raises(_Stopped):
@@ -459,3 +495,11 @@ def test_two_processes_learn_what_one_does_with_the_double_batch(tmp_path: Path)
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", STEPWISE)
+def test_layers_that_are_not_used_do_not_stop_several_processes(architecture: str) -> None:
+    settings = resolved(Settings(architecture=architecture, devices=2, device="cpu"), "cell", (16, 16), 10)
+    assert _strategy(settings) == "ddp_find_unused_parameters_true"
+    assert _strategy(replace(settings, architecture="fcn_dilated")) == "ddp"
+    assert _strategy(replace(settings, devices=1)) == "auto"

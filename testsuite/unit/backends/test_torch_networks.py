@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rlearndeep.backends import torch as backend
+from rlearndeep.backends.torch import networks
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, resolved
@@ -145,6 +149,28 @@ def test_the_dilated_network_is_that_of_its_paper() -> None:
     assert kinds == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
 
 
+def test_one_block_needs_one_kernel_only() -> None:
+    assert len(backend.build(Network("fcn_dilated", 4, 3, {"blocks": 1})).blocks) == 1
+
+
+def test_own_networks_are_built_without_the_libraries_of_others() -> None:
+    """They take longer to import than a small map takes to predict."""
+    script = (
+        "import sys; from rlearndeep.backends import torch; from rlearndeep.model import Network\n"
+        "for name in ('mlp', 'cnn', 'fcn_dilated'): torch.build(Network(name, 3, 2, {}))\n"
+        "print(*{'timm', 'torchvision', 'lightning', 'sympy', 'scipy'} & set(sys.modules))"
+    )
+    library = str(Path(networks.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": library},
+    )
+    assert done.stdout.strip() == ""
+
+
 def test_parameters_of_the_dilated_network_are_per_block() -> None:
     built = Network("fcn_dilated", 4, 3, {"filters": 16, "kernel": [3], "blocks": 4, "dilations": [1, 2, 3]})
     convolutions = [layer for layer in backend.build(built).modules() if isinstance(layer, torch.nn.Conv2d)][:-1]
@@ -172,7 +198,7 @@ def test_a_bad_description_is_refused(built: Network, fragment: str) -> None:
 @pytest.mark.parametrize("architecture", ("unet", "resnet18", "cnn", "efficientnet_b0"))
 def test_batch_normalisation_is_folded_away(architecture: str) -> None:
     module = trained_a_little(backend.build(network(architecture)), 4)
-    folded = fold_batch_norm(module, 4, SIZE)
+    folded = fold_batch_norm(module, networks.trial(network("unet"), SIZE))
     batch = torch.from_numpy(images(2, 4))
     with torch.inference_mode():
         torch.testing.assert_close(folded(batch), module(batch), atol=1e-4, rtol=1e-4)
@@ -195,7 +221,7 @@ class Forked(torch.nn.Module):
 
 def test_a_fold_that_would_change_the_answer_is_not_used() -> None:
     module = trained_a_little(Forked(), 4)
-    assert fold_batch_norm(module, 4, SIZE) is module
+    assert fold_batch_norm(module, networks.trial(network("unet"), SIZE)) is module
 
 
 def saved(directory: Path) -> tuple[Network, dict[str, torch.Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,20 @@ def test_an_epoch_has_every_patch_once_in_an_order_of_its_own(tmp_path: Path) ->
         assert not np.array_equal(shuffled, stored)
         np.testing.assert_array_equal(np.sort(shuffled), np.sort(stored))
     assert not np.array_equal(first, next_epoch) and not np.array_equal(first, other_seed)
+
+
+def test_memory_does_not_grow_with_the_number_of_patches(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1000, 4000):
+        part = training(make_patches(tmp_path / str(count), size=32, count=count, shares=(1.0, 0.0, 0.0)))
+        stored = part.sites.sites[0].images.nbytes
+        tracemalloc.start()
+        for _ in part.raw_batches(16, (1, 0)):
+            pass
+        part.class_counts()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 16 * 4000 and peaks[1] < stored / 2  # the positions of the patches, twice
 
 
 @pytest.mark.parametrize("size", (1, 2, 7, 12, 1000))

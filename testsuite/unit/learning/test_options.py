@@ -68,6 +68,14 @@ def test_what_the_user_chose_stays() -> None:
         ({"optimizer": "lion"}, "optimizer="),
         ({"architecture": "unet", "hidden": "12"}, "hidden= has no meaning"),
         ({"architecture": "resnet18", "encoder": "resnet18"}, "encoder= has no meaning"),
+        ({"weight_decay": "auto"}, "weight_decay= needs a number"),
+        ({"momentum": "0.9"}, "momentum= has no meaning with optimizer=adamw"),
+        ({"momentum": "0", "optimizer": "adam"}, "momentum= has no meaning with optimizer=adam"),
+        ({"step": "10"}, "step= has no meaning with scheduler=onecycle"),
+        ({"step": "3", "scheduler": "none"}, "step= has no meaning with scheduler=none"),
+        ({"gamma": "0.1", "scheduler": "cosine"}, "gamma= has no meaning with scheduler=cosine"),
+        ({"encoder_rate": "1"}, "encoder_rate= has no meaning with weights=none"),
+        ({"weights": "imagenet", "freeze": "encoder", "encoder_rate": "0.2"}, "frozen has no rate"),
     ),
 )
 def test_a_bad_value_is_refused_in_one_line(options: dict[str, str], fragment: str) -> None:
@@ -75,6 +83,36 @@ def test_a_bad_value_is_refused_in_one_line(options: dict[str, str], fragment: s
     with pytest.raises(DeepLearningError, match=fragment) as caught:
         resolved(from_options(options), unit, (64, 64), 100)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("step", ("flip", "rotate", "crop", "blur", "erase"))
+def test_single_cells_cannot_be_moved(step: str) -> None:
+    with pytest.raises(DeepLearningError, match=f"Leave out {step}"):
+        resolved(Settings(augment=("jitter", step)), "cell", (1, 1), 100)
+    assert resolved(Settings(augment=("jitter", "noise")), "cell", (1, 1), 100).augment == ("jitter", "noise")
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        {"optimizer": "sgd", "momentum": "0"},
+        {"scheduler": "step", "step": "3", "gamma": "0.5"},
+        {"scheduler": "plateau", "step": "3", "gamma": "0.5"},
+        {"weights": "imagenet", "freeze": "5", "encoder_rate": "0.2"},
+        {"weights": "imagenet", "encoder_rate": "1"},
+    ),
+)
+def test_an_option_that_has_a_meaning_is_taken(options: dict[str, str]) -> None:
+    settings = resolved(from_options(options), "cell", (64, 64), 100)
+    assert all(str(getattr(settings, name)).removesuffix(".0") == value for name, value in options.items())
+
+
+def test_settings_of_a_model_are_settings_again() -> None:
+    settings = resolved(Settings(), "cell", (64, 64), 100)
+    again = Settings(
+        **{name: tuple(value) if name == "augment" else value for name, value in settings.to_json().items()}
+    )
+    assert (again.momentum, again.step, again.gamma, again.encoder_rate) == (0.9, 10, 0.1, 1.0)
 
 
 def test_settings_are_plain_values_for_the_model() -> None:

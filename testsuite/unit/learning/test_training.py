@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning import training
+from rlearndeep.learning.feeding import Site
 from rlearndeep.learning.options import Settings
+from rlearndeep.learning.resuming import record_of
 from rlearndeep.model import read_card
-from synthetic_patches import CATEGORIES, make_patches
+from rlearndeep.scene.inputs import Inputs
+from synthetic_patches import CATEGORIES, make_patches, make_sources
 
 
 class Table:
@@ -103,6 +107,26 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     assert "class 20" in report and "v.sample.patches ..." in report
 
 
+def test_the_test_part_is_not_looked_at_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, dataset, seen = fake_backend(), make_patches(tmp_path / "patches"), []
+    held_out, read, fit = set(dataset.positions("test").tolist()), Site.read, backend.fit
+
+    def watched(self: Site, positions: np.ndarray) -> Any:
+        seen.extend(held_out & set(positions.tolist()))
+        return read(self, positions)
+
+    def fitting(network: Any, training: Any, *more: Any, **values: Any) -> Any:
+        training.read(np.arange(len(training)))
+        assert seen == []
+        return fit(network, training, *more, **values)
+
+    monkeypatch.setattr(Site, "read", watched)
+    backend.fit = fitting
+    plan = training.prepare([dataset], Settings(), backend)
+    training.train(plan, tmp_path / "model", backend)
+    assert set(seen) == held_out
+
+
 class AtHomeInPatches(Table):
     """Goes astray in anything larger than a patch of 16 x 16 cells."""
 
@@ -147,6 +171,7 @@ def test_without_a_test_part_the_validation_part_is_reported(tmp_path: Path) -> 
     scores = trained(tmp_path, shares=(0.7, 0.3, 0.0))
     assert scores["parts"]["test"] is None
     assert training.score_text(scores).startswith("Scores of the validation part")
+    assert training.score_text(scores).endswith("mean of the last 10 epochs: F1 macro 0.5")
     only = trained(tmp_path / "only", shares=(1.0, 0.0, 0.0))
     assert training.score_text(only).startswith("Scores of the training part") and only["f1_macro_last10"] is None
 
@@ -231,3 +256,90 @@ def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
     np.save(tmp_path / "patches" / "labels.npy", np.where(np.isnan(labels), labels, 7).astype(np.float32))
     with pytest.raises(DeepLearningError, match="different values"):
         training.prepare([dataset], Settings(), fake_backend())
+
+
+class OfSeveral(Table):
+    """The same of the reference of several sources."""
+
+    feature_weights = np.ones(3, dtype=np.float32)
+
+    def predict(self, batch: Any) -> np.ndarray:
+        assert isinstance(batch, Inputs) and batch.images.dtype == np.float32
+        for source in batch.further.values():
+            assert source.values.dtype == np.float32 and len(source.values) == len(batch)
+        return super().predict(batch.images)
+
+    def predict_with_features(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self.predict(batch), batch.images
+
+
+def several(directory: Path, settings: Settings, **values: Any) -> tuple[training.Plan, dict[str, Any]]:
+    backend = fake_backend()
+    if settings.architecture == "fusion":
+        backend.load = lambda *_: OfSeveral([0, 1, 2])
+    dataset = make_sources(directory / "patches", "reference", **values)
+    plan = training.prepare([dataset], settings, backend)
+    return plan, training.train(plan, directory / "model", backend)
+
+
+def test_a_model_of_branches_keeps_what_prediction_needs_of_each(tmp_path: Path) -> None:
+    plan, scores = several(tmp_path, Settings(architecture="fusion", standardize="band"), shift=10.0, context=2)
+    card = read_card(tmp_path / "model")
+    assert [source.name for source in card.branches] == ["auxiliary1", "series"] and not card.stacked
+    auxiliary, series = card.sources
+    assert auxiliary.shape == (12, 12) and auxiliary.resolution == (20.0, 20.0) and len(series.dates) == 6
+    statistics = plan.sites.manifest.sources[2].statistics[0]
+    assert series.normalization.mean == (pytest.approx(statistics.mean),)
+    assert [band.name for band in card.bands] == ["b_0", "b_1", "b_2"] == [band.name for band in card.reference_bands]
+    assert card.largest == card.patch == (16, 16) and card.reach == 8
+    assert card.network.options["sources"][1] == {"name": "series", "bands": 1, "series": True}
+    assert card.network.options["reference"] is True and card.network.options["unit"] == "cell"
+    assert scores["parts"]["test"]["f1_macro"] > 0.99
+    report = (tmp_path / "model" / "report.html").read_text()
+    assert "6 dates from 2021-02-10 to 2021-11-05" in report and "as the reference shows them" in report
+    # 131072 cells in a batch: 16 x 16 of the reference, 12 x 12 of the auxiliary source, six dates of the series.
+    assert plan.sites.branch_cells == 12 * 12 * 7
+    assert "1 of series of 6 dates" in plan.text() and plan.summary()["sources"][0]["use"] == "branch"
+
+
+def test_a_model_of_a_stack_keeps_where_its_bands_come_from(tmp_path: Path) -> None:
+    plan, _ = several(tmp_path, Settings(resampling="bilinear"))
+    card = read_card(tmp_path / "model")
+    assert [source.use for source in card.stacked] == ["bilinear"] and not card.branches
+    assert [band.name for band in card.bands] == ["b_0", "b_1", "b_2", "auxiliary1_0"]
+    assert [band.name for band in card.reference_bands] == ["b_0", "b_1", "b_2"]
+    assert card.network.bands == 4 and "sources" not in card.network.options
+    assert card.training["settings"]["sources"] == ["reference", "auxiliary1"]
+    assert any("series of the patches is left aside" in remark for remark in plan.remarks)
+
+
+def test_a_model_of_a_series_alone_says_so(tmp_path: Path) -> None:
+    plan, _ = several(tmp_path, Settings(architecture="fusion", sources=("series",)))
+    card = read_card(tmp_path / "model")
+    assert card.network.options["reference"] is False and [source.name for source in card.sources] == ["series"]
+    assert "only the grid of the reference" in (tmp_path / "model" / "report.html").read_text()
+    assert plan.text().startswith("fusion on 1 of series of 6 dates, 3 classes") and plan.remarks == ()
+
+
+def test_sources_that_were_named_need_no_remark(tmp_path: Path) -> None:
+    plan, _ = several(tmp_path, Settings(sources=("reference",)))
+    assert plan.remarks == () and plan.network.bands == 3 and read_card(tmp_path / "model").sources == ()
+
+
+def test_a_source_that_is_missing_is_remarked(tmp_path: Path) -> None:
+    dataset = make_sources(tmp_path / "patches", shift=10.0, absent=0.3)
+    remarks = training.prepare([dataset], Settings(), fake_backend()).remarks
+    lost = next(remark for remark in remarks if "labelled patches are left out" in remark)
+    absent = int((~dataset.valid("auxiliary1").any(axis=(1, 2))).sum())
+    assert lost.startswith(f"{absent} ") and "auxiliary1 has" in lost
+    assert any(remark.startswith("12 % of the labelled cells") for remark in remarks)
+
+
+def test_a_source_left_out_of_the_settings_is_another_run(tmp_path: Path) -> None:
+    settings = Settings(sources=("reference", "auxiliary1"))
+    dataset = make_sources(tmp_path / "patches", count=10)
+    one, other = (
+        record_of(training.prepare([dataset], replace(settings, sources=names), fake_backend()).settings, [dataset])
+        for names in (("reference",), ("reference", "auxiliary1"))
+    )
+    assert one != other

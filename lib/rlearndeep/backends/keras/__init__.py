@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.keras.context import reach
-from rlearndeep.backends.keras.fitting import check, fit
+from rlearndeep.backends.keras.fitting import check, check_pretraining, fit
 from rlearndeep.backends.keras.module import build
 from rlearndeep.backends.keras.networks import answers, stride
 from rlearndeep.backends.keras.onnx import check_onnx, export_onnx
@@ -24,6 +24,7 @@ __all__ = [
     "build",
     "check",
     "check_onnx",
+    "check_pretraining",
     "epochs_done",
     "export_onnx",
     "fit",

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.backends.keras.blocks import HEAD
 from rlearndeep.backends.keras.engine import keras
-from rlearndeep.backends.keras.networks import HEAD, padded_size
+from rlearndeep.backends.keras.networks import padded_size
 from rlearndeep.model import Network
 
 

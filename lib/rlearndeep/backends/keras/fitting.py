@@ -11,20 +11,27 @@ from numpy.typing import NDArray
 
 from rlearndeep.backends.keras.devices import choose_device, choose_training_precision, describe
 from rlearndeep.backends.keras.engine import keras, start
-from rlearndeep.backends.keras.learner import Feed, Learner, Objective, assign
+from rlearndeep.backends.keras.learner import Feed, Learner, assign
 from rlearndeep.backends.keras.losses import make_loss
 from rlearndeep.backends.keras.module import build
 from rlearndeep.backends.keras.schedules import Schedule
 from rlearndeep.backends.keras.transfer import Initial, Tuning, graded, serves_factors
-from rlearndeep.backends.running import Fitted, Measure, Options, Run, Surroundings
+from rlearndeep.backends.running import (
+    FIRST_RATE,
+    LARGEST_GRADIENT,
+    Fitted,
+    Measure,
+    Objective,
+    Options,
+    Run,
+    Surroundings,
+)
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 from rlearndeep.scene.bands import BandStatistics
 
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-_LARGEST_GRADIENT = 5.0
-_FIRST_RATE = 0.001  # of the range test
 
 
 def fit(
@@ -97,6 +104,18 @@ def check(network: Network, options: Options, task: str = "class") -> None:
     build(network)
 
 
+def check_pretraining(network: Network, options: Options) -> None:
+    """Refuse to pre-train.
+
+    Raises:
+        DeepLearningError: always.
+    """
+    raise DeepLearningError(
+        f"The back-end 'keras' cannot serve every option; it got pretrain for '{network.architecture}'. Leave it out, "
+        "or choose backend=torch."
+    )
+
+
 def _refuse(options: Options) -> None:
     """The options that this back-end does not serve."""
     refused = {
@@ -127,7 +146,7 @@ def _learner(
     if initial is not None:
         initial.load_into(module.model)
     tuning = Tuning.of(module, initial, options.freeze, options.encoder_rate)
-    rate = _FIRST_RATE if isinstance(options.learning_rate, str) else options.learning_rate
+    rate = FIRST_RATE if isinstance(options.learning_rate, str) else options.learning_rate
     steps = max(2, options.epochs * training.steps(options.batch_size))
     return Learner(
         module,
@@ -142,7 +161,7 @@ def _learner(
 
 
 def _optimizer(options: Options, rate: float, factors: list[float]) -> Any:
-    common = {"learning_rate": rate, "global_clipnorm": _LARGEST_GRADIENT}
+    common = {"learning_rate": rate, "global_clipnorm": LARGEST_GRADIENT}
     if options.optimizer == "sgd":
         return graded(keras.optimizers.SGD, factors)(**common, momentum=options.momentum)
     if options.optimizer == "adam":

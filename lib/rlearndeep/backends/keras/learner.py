@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,12 +21,10 @@ from rlearndeep.backends.keras.module import Module
 from rlearndeep.backends.keras.schedules import Schedule
 from rlearndeep.backends.keras.tasks import counts, loss_weight, standardized
 from rlearndeep.backends.keras.transfer import Tuning
-from rlearndeep.backends.running import Epoch, ahead, mixed, range_test
+from rlearndeep.backends.running import SMALLEST_WEIGHT, Epoch, Objective, ahead, mixed, range_test
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.classes import UNLABELLED
-
-_SMALLEST_WEIGHT = 1e-6
+from rlearndeep.scene.inputs import Images
 
 
 class Feed(Protocol):
@@ -35,30 +32,11 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int, order: tuple[int, int] | None) -> Iterator[tuple[NDArray[np.float32], NDArray]]:
-        """Images (N, bands, rows, cols), normalised, and labels (N, ...): int64, or float32 for values."""
+    def batches(self, size: int, order: tuple[int, int] | None) -> Iterator[tuple[Images, NDArray]]:
+        """Normalised images (N, bands, rows, cols) or ``Inputs``, and labels (N, ...): int64, or float32 of values."""
 
     def steps(self, size: int) -> int:
         """Number of batches."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is to be learned.
-
-    Attributes:
-        task: what a label says, one of ``TASKS``.
-        loss: a sum of names with ``+``.
-        weights: per class, for the loss.
-        target: statistics of the training labels of a value; None for other tasks.
-        spread: standard deviation per band of the images.
-    """
-
-    task: str
-    loss: str
-    weights: NDArray[np.float32]
-    target: BandStatistics | None
-    spread: NDArray[np.float32]
 
 
 class _Trainee(keras.Model):
@@ -108,7 +86,7 @@ class Learner:
         self._trainee = _Trainee(module.model, self._loss)
         # XLA needs minutes to compile and is no faster on a CPU; JAX cannot do without it.
         self._trainee.compile(optimizer=optimizer, jit_compile=ENGINE == "jax")
-        self._trainee.build((None, None, None, module.network.bands))
+        self._trainee.build(keras.tree.map_structure(lambda tensor: tensor.shape, module.model.input))
         self._optimizer = self._trainee.optimizer
         self._optimizer.build(module.model.trainable_variables)
         kept = {id(variable) for variable in module.model.weights}
@@ -167,17 +145,17 @@ class Learner:
         if self._tuning.begin_epoch(self.module.model, number):
             self._trainee.make_train_function(force=True)
 
-    def _endless(self, training: Feed) -> Iterator[tuple[NDArray, NDArray]]:
+    def _endless(self, training: Feed) -> Iterator[tuple[Any, NDArray]]:
         number = 0
         while True:
             yield from self._batches(training, number)
             number += 1
 
-    def _batches(self, feed: Feed, number: int | None) -> Iterator[tuple[NDArray, NDArray]]:
+    def _batches(self, feed: Feed, number: int | None) -> Iterator[tuple[Any, NDArray]]:
         """Batches as the engine takes them, the next one made while one is used; None: as they are stored."""
         return ahead(self._made(feed, number))
 
-    def _made(self, feed: Feed, number: int | None) -> Iterator[tuple[NDArray, NDArray]]:
+    def _made(self, feed: Feed, number: int | None) -> Iterator[tuple[Any, NDArray]]:
         network, objective = self.module.network, self.objective
         random = np.random.default_rng((self._seed, number or 0, 1))
         none = math.nan if objective.task == "value" else UNLABELLED
@@ -187,7 +165,7 @@ class Learner:
                 images, labels = augment(self._augmentations, images, labels, objective.spread, random)
             yield as_input(images, network), as_labels(labels, network, none)
 
-    def _step(self, images: NDArray, labels: NDArray, rate: float) -> float:
+    def _step(self, images: Any, labels: NDArray, rate: float) -> float:
         self._optimizer.learning_rate = rate
         try:
             return float(self._trainee.train_on_batch(images, labels))
@@ -195,7 +173,7 @@ class Learner:
             if not is_out_of_memory(error):
                 raise
             raise DeepLearningError(
-                f"The network and {len(images)} patches must fit the memory; they do not. Choose a smaller network, "
+                f"The network and {len(labels)} patches must fit the memory; they do not. Choose a smaller network, "
                 "patches of a smaller size=, or a smaller batch_size=."
             ) from error
 
@@ -207,7 +185,7 @@ class Learner:
             share = loss_weight(labels, weights, task)
             total, whole = total + float(self._loss(logits, labels)) * share, whole + share
             found.append(counts(logits, labels, task))
-        return total / max(whole, _SMALLEST_WEIGHT), np.sum(found, axis=0)
+        return total / max(whole, SMALLEST_WEIGHT), np.sum(found, axis=0)
 
 
 def _arrays(variables: list[Any]) -> dict[str, NDArray]:

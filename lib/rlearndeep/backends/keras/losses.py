@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlearndeep.backends.keras.engine import keras
-from rlearndeep.backends.recipes import summands
+from rlearndeep.backends.recipes import FOCUS, SMOOTH, summands
 from rlearndeep.scene.classes import UNLABELLED
 
 ops = keras.ops
-
-_FOCUS = 2.0
-_SMOOTH = 1e-6
 
 Loss = Callable[[Any, Any], Any]
 
@@ -81,7 +78,7 @@ def _values(logits: Any, labels: Any, weights: Any) -> _Batch:
 
 
 def _mean(values: Any, weights: Any) -> Any:
-    return ops.sum(values * weights) / ops.maximum(ops.sum(weights), _SMOOTH)
+    return ops.sum(values * weights) / ops.maximum(ops.sum(weights), SMOOTH)
 
 
 def _entropies(batch: _Batch) -> Any:
@@ -95,7 +92,7 @@ def _cross_entropy(batch: _Batch) -> Any:
 def _focal(batch: _Batch) -> Any:
     """Lin et al. 2017, ICCV: cells that are already right count less."""
     values = _entropies(batch)
-    return _mean((1 - ops.exp(-values)) ** _FOCUS * values, batch.share)
+    return _mean((1 - ops.exp(-values)) ** FOCUS * values, batch.share)
 
 
 def _binary(batch: _Batch) -> Any:
@@ -111,7 +108,7 @@ def _bce(batch: _Batch) -> Any:
 def _binary_focal(batch: _Batch) -> Any:
     """Focal loss of each class for itself."""
     right = ops.sigmoid(ops.where(batch.labels > 0, batch.logits, -batch.logits))
-    return _mean((1 - right) ** _FOCUS * _binary(batch), batch.share)
+    return _mean((1 - right) ** FOCUS * _binary(batch), batch.share)
 
 
 def _overlaps(batch: _Batch, probabilities: Any) -> tuple[Any, Any, Any]:
@@ -127,7 +124,7 @@ def _dice(score: Callable[[Any], Any]) -> Callable[[_Batch], Any]:
 
     def loss(batch: _Batch) -> Any:
         both, predicted, true = _overlaps(batch, score(batch.logits))
-        values = 1 - 2 * both / ops.maximum(predicted + true, _SMOOTH)
+        values = 1 - 2 * both / ops.maximum(predicted + true, SMOOTH)
         return _mean(values, batch.weights * ops.cast(true > 0, "float32"))
 
     return loss
@@ -138,7 +135,7 @@ def _jaccard(score: Callable[[Any], Any]) -> Callable[[_Batch], Any]:
 
     def loss(batch: _Batch) -> Any:
         both, predicted, true = _overlaps(batch, score(batch.logits))
-        values = 1 - both / ops.maximum(predicted + true - both, _SMOOTH)
+        values = 1 - both / ops.maximum(predicted + true - both, SMOOTH)
         return _mean(values, batch.weights * ops.cast(true > 0, "float32"))
 
     return loss

@@ -15,6 +15,7 @@ from rlearndeep.backends.keras.engine import keras
 from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.networks import assembled
 from rlearndeep.model import Network
+from rlearndeep.scene.inputs import Images
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Module:
     network: Network
     model: Any
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (N, classes, rows, cols) or (N, classes) of images (N, bands, rows, cols) of any size."""
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits (N, classes, rows, cols) or (N, classes) of images (N, bands, rows, cols) of any size, or sources."""
         answer = self.model.predict_on_batch(as_input(images, self.network))
         return as_answer(answer, (images.shape[-2], images.shape[-1]))
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rlearndeep.backends.fusing import FUSION
+from rlearndeep.backends.keras.blocks import HEAD, convolved, encoder_name, normalized, unet_decoded
 from rlearndeep.backends.keras.encoders import ENCODERS, encoded, known
 from rlearndeep.backends.keras.engine import keras, start
-from rlearndeep.backends.recipes import DECODER_WIDTHS, OWN, DilatedFCN, Perceptron, SmallCNN, share, unet_depth
+from rlearndeep.backends.keras.fusion import IMAGE, fused
+from rlearndeep.backends.recipes import OWN, DilatedFCN, Perceptron, SmallCNN, share, unet_depth
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 
 layers = keras.layers
 
 SEGMENTATION = ("unet", "deeplabv3plus")
-
-HEAD = "head"
-"""Name of the last layer with weights; its input are the features."""
-
-DECODER = "decoder_"
-"""Names of layers between encoder and head begin so."""
 
 _SMALLEST = 32
 _RATES = (6, 12, 18)
@@ -32,7 +29,7 @@ _DETAIL_WIDTH = 48
 
 def answers(architecture: str) -> str:
     """What a network gives a score to: ``cell``, ``patch``, or ``either`` as its option ``unit`` says."""
-    if architecture == "mlp":
+    if architecture in ("mlp", FUSION):
         return "either"
     return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
 
@@ -42,12 +39,20 @@ def stride(network: Network) -> int:
     return 2 ** unet_depth(network) if network.architecture in SEGMENTATION else 1
 
 
+def gives_cells(network: Network) -> bool:
+    """Whether each cell gets an answer."""
+    where = answers(network.architecture)
+    return where == "cell" or (where == "either" and network.options.get("unit") != "patch")
+
+
 def padded_size(network: Network, size: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns that an input is padded to."""
-    if network.architecture in OWN:
+    """Rows and columns that an input, or the reference of several sources, is padded to."""
+    fusion = network.architecture == FUSION
+    if network.architecture in OWN or (fusion and not network.options.get("reference", True)):
         return size[-2], size[-1]
-    multiple = stride(network)
-    smallest = multiple if network.architecture in SEGMENTATION else _SMALLEST
+    steps = network.architecture in SEGMENTATION or (fusion and gives_cells(network))
+    multiple = 2 ** unet_depth(network) if steps else 1
+    smallest = multiple if steps else _SMALLEST
     rows, cols = (max(smallest, -(-cells // multiple) * multiple) for cells in size[-2:])
     return rows, cols
 
@@ -55,22 +60,21 @@ def padded_size(network: Network, size: tuple[int, ...]) -> tuple[int, int]:
 def assembled(network: Network) -> Any:
     """A ``keras.Model`` with random weights.
 
-    Its input is (N, rows, cols, bands), of a size of :func:`padded_size`; it gives logits, (N, rows, cols, classes)
-    or (N, classes).
+    Its input is (N, rows, cols, bands), of a size of :func:`padded_size`, or those of :mod:`.fusion`; it gives
+    logits, (N, rows, cols, classes) or (N, classes).
 
     Raises:
         DeepLearningError: unknown architecture, encoder or option value, or too large for any machine.
     """
     start()
-    make = _MAKERS.get(network.architecture, _classifier)
-    inputs = layers.Input((None, None, network.bands), name="image")
+    inputs, values = fused(network) if network.architecture == FUSION else _of_image(network)
     # Whatever the precision of the layers, scores are made of 32-bit numbers.
-    return keras.Model(inputs, layers.Activation("linear", dtype="float32", name="logits")(make(network, inputs)))
+    return keras.Model(inputs, layers.Activation("linear", dtype="float32", name="logits")(values))
 
 
-def _normalized(values: Any, name: str) -> Any:
-    """Batch normalisation with the numbers of PyTorch: Keras' own forgets so slowly that short runs suffer."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(values)
+def _of_image(network: Network) -> tuple[Any, Any]:
+    inputs = layers.Input((None, None, network.bands), name=IMAGE)
+    return inputs, _MAKERS.get(network.architecture, _classifier)(network, inputs)
 
 
 def _small() -> Any:
@@ -91,7 +95,7 @@ def _cnn(network: Network, values: Any) -> Any:
     recipe = SmallCNN.of(network)
     for number, width in enumerate(recipe.widths, start=1):
         for half in (1, 2):
-            values = _convolved(values, width, f"block_{number}_{half}")
+            values = convolved(values, width, f"block_{number}_{half}")
         values = layers.MaxPooling2D(2, padding="same")(values)
     values = layers.Dropout(recipe.dropout)(layers.GlobalAveragePooling2D()(values))
     return layers.Dense(network.classes, kernel_initializer=_small(), name=HEAD)(values)
@@ -112,7 +116,7 @@ def _fcn_dilated(network: Network, values: Any) -> Any:
             kernel_initializer=_small(),
             name=name,
         )
-        values = layers.MaxPooling2D(3, strides=1, padding="same")(_normalized(convolution(values), name))
+        values = layers.MaxPooling2D(3, strides=1, padding="same")(normalized(convolution(values), name))
         outputs.append(values)
     joined = layers.Concatenate()(outputs) if len(outputs) > 1 else outputs[0]
     return layers.Conv2D(network.classes, 1, kernel_initializer=_small(), name=HEAD)(joined)
@@ -120,33 +124,27 @@ def _fcn_dilated(network: Network, values: Any) -> Any:
 
 def _unet(network: Network, values: Any) -> Any:
     """Ronneberger et al. 2015, MICCAI, with the decoder of segmentation-models-pytorch."""
-    depth = unet_depth(network)
-    *skips, values = encoded(_encoder(network), values)[:depth]
-    for number, width in enumerate(DECODER_WIDTHS[-depth:], start=1):
-        values = layers.UpSampling2D(2)(values)
-        values = layers.Concatenate()([values, skips.pop()]) if skips else values
-        for half in (1, 2):
-            values = _convolved(values, width, f"decoder_{number}_{half}")
+    values = unet_decoded(encoded(encoder_name(network), values)[: unet_depth(network)])
     return layers.Conv2D(network.classes, 3, padding="same", name=HEAD)(values)
 
 
 def _deeplabv3plus(network: Network, values: Any) -> Any:
     """Chen et al. 2018, ECCV, on what the encoder makes at a sixteenth of the size."""
     unet_depth(network)
-    _, detail, _, deep, _ = encoded(_encoder(network), values)
-    branches = [_convolved(deep, _PYRAMID_WIDTH, "decoder_pyramid_1", 1)]
-    branches += [_convolved(deep, _PYRAMID_WIDTH, f"decoder_pyramid_{rate}", 3, rate) for rate in _RATES]
-    whole = _convolved(layers.GlobalAveragePooling2D(keepdims=True)(deep), _PYRAMID_WIDTH, "decoder_whole", 1)
+    _, detail, _, deep, _ = encoded(encoder_name(network), values)
+    branches = [convolved(deep, _PYRAMID_WIDTH, "decoder_pyramid_1", 1)]
+    branches += [convolved(deep, _PYRAMID_WIDTH, f"decoder_pyramid_{rate}", 3, rate) for rate in _RATES]
+    whole = convolved(layers.GlobalAveragePooling2D(keepdims=True)(deep), _PYRAMID_WIDTH, "decoder_whole", 1)
     # The mean of the image, joined to every cell and projected, is added after the projection: the same.
     parts = [
         layers.Conv2D(_PYRAMID_WIDTH, 1, use_bias=False, name=f"decoder_projected_{name}")(part)
         for name, part in (("pyramid", layers.Concatenate()(branches)), ("whole", whole))
     ]
-    values = layers.ReLU()(_normalized(layers.Add()(parts), "decoder_projected"))
+    values = layers.ReLU()(normalized(layers.Add()(parts), "decoder_projected"))
     values = _enlarged(layers.Dropout(0.5)(values))
-    values = layers.Concatenate()([values, _convolved(detail, _DETAIL_WIDTH, "decoder_detail", 1)])
+    values = layers.Concatenate()([values, convolved(detail, _DETAIL_WIDTH, "decoder_detail", 1)])
     for half in (1, 2):
-        values = _convolved(values, _PYRAMID_WIDTH, f"decoder_{half}")
+        values = convolved(values, _PYRAMID_WIDTH, f"decoder_{half}")
     values = layers.Conv2D(network.classes, 1, name=HEAD)(values)
     return _enlarged(values)
 
@@ -156,34 +154,11 @@ def _enlarged(values: Any) -> Any:
     return layers.AveragePooling2D(5, strides=1, padding="same")(layers.UpSampling2D(4)(values))
 
 
-def _convolved(values: Any, width: int, name: str, kernel: int = 3, rate: int = 1) -> Any:
-    convolution = layers.Conv2D(
-        width,
-        kernel,
-        padding="same",
-        dilation_rate=rate,
-        use_bias=False,
-        kernel_initializer="he_uniform",
-        name=name,
-    )
-    return layers.ReLU()(_normalized(convolution(values), name))
-
-
-def _encoder(network: Network) -> str:
-    name = known(str(network.options.get("encoder", "resnet18")))
-    if name not in ENCODERS:
-        raise DeepLearningError(
-            f"The encoder must be one that Keras has; '{str(network.options.get('encoder'))[:100]}' is not one of "
-            f"{', '.join(ENCODERS)}. Choose one of them, or backend=torch."
-        )
-    return name
-
-
 def _classifier(network: Network, values: Any) -> Any:
     name = known(network.architecture)
     if name not in ENCODERS:
         raise DeepLearningError(
-            f"The architecture must be one that the back-end 'keras' has: {', '.join((*OWN, *SEGMENTATION))}, "
+            f"The architecture must be one that the back-end 'keras' has: {', '.join((*OWN, *SEGMENTATION, FUSION))}, "
             f"{', '.join(ENCODERS)}; got '{network.architecture[:100]}'. Choose one of them, or backend=torch."
         )
     values = layers.GlobalAveragePooling2D()(encoded(name, values)[-1])

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.backends.fusing import growth
+from rlearndeep.backends.keras.blocks import HEAD
 from rlearndeep.backends.keras.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.keras.engine import is_out_of_memory, keras, start
 from rlearndeep.backends.keras.features import aligned, head_weights
 from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.module import Module
-from rlearndeep.backends.keras.networks import HEAD
 from rlearndeep.backends.keras.tasks import decoder, in_units
 from rlearndeep.backends.keras.weights import load_module
 from rlearndeep.backends.machine import CPU_PIXELS, RARE_CHANGES
 from rlearndeep.model import ModelCard
+from rlearndeep.scene.inputs import Images
 
 _GPU_PIXELS = 1024**2
 
@@ -38,13 +40,14 @@ class Predictor:
         head = module.model.get_layer(HEAD)
         self._both = keras.Model(module.model.input, [self._scores.output, head.input])
         self.device, self.precision = describe(device), precision
-        self.pixels_per_batch = CPU_PIXELS if device.startswith("cpu") else _GPU_PIXELS
+        pixels = CPU_PIXELS if device.startswith("cpu") else _GPU_PIXELS
+        self.pixels_per_batch = max(1, int(pixels / growth(card)))
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: Images) -> NDArray[np.float32]:
         """Scores or values of a batch.
 
         Args:
-            batch: (N, bands, rows, cols), normalised.
+            batch: (N, bands, rows, cols), or ``Inputs`` for a network of several sources, normalised.
 
         Returns:
             (N, outputs, rows, cols) for a label per cell, (N, outputs) for a label per patch. Class scores sum to 1;
@@ -53,7 +56,7 @@ class Predictor:
         """
         return self._answer(self._run(self._scores, batch), batch)
 
-    def predict_with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict_with_features(self, batch: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, and the features that the last layer saw.
 
         Returns:
@@ -70,7 +73,7 @@ class Predictor:
         """How much the outputs depend on each feature, (F,)."""
         return head_weights(self._scores)
 
-    def _run(self, model: Any, batch: NDArray[np.float32]) -> Any:
+    def _run(self, model: Any, batch: Images) -> Any:
         try:
             with keras.device(self._place):
                 return model.predict_on_batch(as_input(batch, self._network))
@@ -84,7 +87,7 @@ class Predictor:
             return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
         return np.concatenate(parts)
 
-    def _answer(self, scores: NDArray[np.float32], batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _answer(self, scores: NDArray[np.float32], batch: Images) -> NDArray[np.float32]:
         return in_units(as_answer(scores, (batch.shape[-2], batch.shape[-1])), self._target)
 
 

@@ -3,69 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.backends.beginning import Target
+from rlearndeep.backends import beginning
+from rlearndeep.backends.beginning import Learning, Source, Target, is_enough, note_of, read_model
+from rlearndeep.backends.fusing import FUSION
+from rlearndeep.backends.keras.blocks import DECODER, HEAD
 from rlearndeep.backends.keras.encoders import application, known, published_name
 from rlearndeep.backends.keras.engine import ENGINE, keras
 from rlearndeep.backends.keras.module import Module, build
-from rlearndeep.backends.keras.networks import DECODER, HEAD, SEGMENTATION
+from rlearndeep.backends.keras.networks import SEGMENTATION
 from rlearndeep.backends.keras.weights import load_module
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import MANIFEST, Network, read_card
+from rlearndeep.model import MANIFEST, Network
 from rlearndeep.scene.bands import Band
-from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.spectrum import RGB, counterparts, shared_out
 
-_FEWEST = 0.5
 _WAY_OUT = "Choose another architecture= or encoder=, weights=none, or the directory of a model."
 
 Arrays = dict[str, NDArray]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Weights to take.
-
-    Attributes:
-        arrays: by layer and name.
-        origin: what messages call them.
-        bands: of their input.
-        classes: of their output; None where they have no meaning here.
-        task: of the model they come from, or None.
-    """
-
-    arrays: Arrays
-    origin: str
-    bands: tuple[Band, ...]
-    classes: ClassTable | None = None
-    task: str | None = None
-
-
-@dataclass(frozen=True)
-class Initial:
-    """What a network begins with.
-
-    Attributes:
-        arrays: by layer and name in the network; in shapes of the network.
-        renewed: names of layers that are not what the source has, because bands differ.
-        rows: classes that keep what the last layer had learned of them, by the names of its arrays.
-        origin: what messages call the source.
-        note: what was taken, in a line.
-        licence: always empty: the weights that Keras publishes are free.
-    """
-
-    arrays: Arrays
-    renewed: frozenset[str]
-    rows: Mapping[str, tuple[tuple[int, ...], NDArray]]
-    origin: str
-    note: str
-    licence: str = ""
+class Initial(beginning.Initial[NDArray]):
+    """What a network of Keras begins with: arrays by the names of layer and variable."""
 
     def load_into(self, model: Any) -> None:
         """Give a network, as ``build`` made it, these weights; what they do not cover stays as it is."""
@@ -89,8 +53,8 @@ def initial_weights(choice: str, target: Target) -> Initial | None:
     return fitted(_of_imagenet(target.network) if choice == "imagenet" else _of_model(Path(choice)), target)
 
 
-def _of_imagenet(network: Network) -> Source:
-    segments = network.architecture in SEGMENTATION
+def _of_imagenet(network: Network) -> Source[NDArray]:
+    segments = network.architecture in (*SEGMENTATION, FUSION)
     encoder = known(str(network.options.get("encoder", "resnet18")) if segments else network.architecture)
     if published_name(encoder) is None:
         raise DeepLearningError(
@@ -108,23 +72,18 @@ def _of_imagenet(network: Network) -> Source:
     return Source(_arrays(model), "ImageNet", RGB)
 
 
-def _of_model(directory: Path) -> Source:
+def _of_model(directory: Path) -> Source[NDArray]:
     if not (directory / MANIFEST).is_file():
         raise DeepLearningError(
             f"With backend=keras, weights= must be none, imagenet or a model directory of r.learn.deep.train; "
             f"'{directory}' is not. Give one of them, or choose backend=torch for a weights file."
         )
-    card = read_card(directory)
-    if card.backend != "keras":
-        raise DeepLearningError(
-            f"Weights must come from the back-end that uses them, keras; '{directory}' was trained with "
-            f"{card.backend}. Choose another model."
-        )
+    card = read_model(directory, "keras")
     module = load_module(card.network, directory / card.weights)
     return Source(_arrays(module.model), f"'{directory}'", card.bands, card.classes, card.task)
 
 
-def fitted(source: Source, target: Target) -> Initial:
+def fitted(source: Source[NDArray], target: Target) -> Initial:
     """What of a source fits a network, with the first layer turned to its bands and the last to its classes.
 
     Raises:
@@ -132,7 +91,7 @@ def fitted(source: Source, target: Target) -> Initial:
     """
     model = build(target.network).model
     expected = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
-    first = next(name for name in expected if name.endswith("/kernel"))
+    first = next((name for name in expected if name.endswith("/kernel") and is_encoder(name)), "")
     arrays: Arrays = {}
     renewed: frozenset[str] = frozenset()
     rows = {}
@@ -141,14 +100,15 @@ def fitted(source: Source, target: Target) -> Initial:
         if name.startswith(f"{HEAD}/"):
             rows.update(_rows(name, array, expected[name], source, target))
         elif name == first:
-            turned = _turned(array, expected[name], source.bands, target.bands)
+            turned = _turned(array, expected[name], source.bands or (), target.bands)
             if turned is not None:
                 arrays[name] = turned
                 renewed = frozenset() if np.array_equal(turned, array) else frozenset({first.partition("/")[0]})
         elif array.shape == expected[name]:
             arrays[name] = array
     _check(arrays, source, target, expected)
-    return Initial(arrays, renewed, rows, source.origin, _note(arrays, renewed, rows, source, target, expected))
+    taken = f"{len({*arrays, *rows})} of {len(expected)} arrays"
+    return Initial(arrays, renewed, rows, source.origin, note_of(source, target, taken, renewed, rows))
 
 
 def _turned(
@@ -161,53 +121,24 @@ def _turned(
 
 
 def _rows(
-    name: str, array: NDArray, shape: tuple[int, ...], source: Source, target: Target
+    name: str, array: NDArray, shape: tuple[int, ...], source: Source[NDArray], target: Target
 ) -> dict[str, tuple[tuple[int, ...], NDArray]]:
     """What the last layer knows of classes that both sides have, by category and label; the value's one output."""
-    if source.task != target.task or source.classes is None or array.shape[:-1] != shape[:-1]:
+    if array.ndim != len(shape) or array.shape[:-1] != shape[:-1]:
         return {}
-    if target.task == "value":
-        return {name: ((0,), array)} if array.shape == shape else {}
-    if array.shape[-1] != len(source.classes) or shape[-1] != len(target.classes):
-        return {}
-    known_classes = {(entry.category, entry.label): index for index, entry in enumerate(source.classes)}
-    pairs = [
-        (index, known_classes[entry.category, entry.label])
-        for index, entry in enumerate(target.classes)
-        if (entry.category, entry.label) in known_classes
-    ]
-    taken = array[..., [row for _, row in pairs]]
-    return {name: (tuple(index for index, _ in pairs), taken)} if pairs else {}
+    pairs = source.shared_outputs(target, shape[-1], array.shape[-1])
+    return {name: (tuple(index for index, _ in pairs), array[..., [row for _, row in pairs]])} if pairs else {}
 
 
-def _check(arrays: Arrays, source: Source, target: Target, expected: Mapping[str, tuple[int, ...]]) -> None:
-    needed = [name for name in expected if is_encoder(name)]
+def _check(arrays: Arrays, source: Source[NDArray], target: Target, expected: Mapping[str, tuple[int, ...]]) -> None:
+    needed = [name for name in expected if is_encoder(name)] or [name for name in expected if not name.startswith(HEAD)]
     fitting = [name for name in needed if name in arrays]
-    if len(fitting) < max(1, _FEWEST * len(needed)):
+    if not is_enough(len(fitting), len(needed)):
         title = target.network.options.get("encoder") or target.network.architecture
         raise DeepLearningError(
             f"Weights must fit the encoder of '{target.network.architecture}' ({title}); {len(fitting)} of its "
             f"{len(needed)} arrays have a counterpart of the same shape in {source.origin}. {_WAY_OUT}"
         )
-
-
-def _note(
-    arrays: Arrays,
-    renewed: frozenset[str],
-    rows: Mapping[str, tuple[tuple[int, ...], NDArray]],
-    source: Source,
-    target: Target,
-    expected: Mapping[str, tuple[int, ...]],
-) -> str:
-    taken = len({*arrays, *rows})
-    parts = [f"{taken} of {len(expected)} arrays of the network come from {source.origin}"]
-    if renewed:
-        met = sum(at is not None for at in counterparts(target.bands, source.bands))
-        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
-    if source.classes is not None and len(target.classes):
-        count = max((len(indices) for indices, _ in rows.values()), default=0)
-        parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
-    return "; ".join(parts) + "."
 
 
 def is_encoder(name: str) -> bool:
@@ -224,19 +155,8 @@ def _arrays(model: Any) -> Arrays:
     return {name: np.array(keras.ops.convert_to_numpy(value)) for name, value in _variables(model).items()}
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How the parts of a network learn.
-
-    Attributes:
-        encoder: names of the layers that came with the weights' encoder.
-        factor: of the learning rate, for the encoder.
-        frozen_epochs: epochs in which the encoder does not learn; None is all.
-    """
-
-    encoder: frozenset[str]
-    factor: float
-    frozen_epochs: int | None
+class Tuning(Learning):
+    """How the parts of a network learn; the encoder is named by its layers."""
 
     @classmethod
     def of(cls, module: Module, initial: Initial | None, freeze: str, factor: float) -> Tuning:
@@ -245,10 +165,9 @@ class Tuning:
         A first layer that met new bands is not of the encoder: it has to learn them.
         """
         if initial is None or (freeze == "none" and factor == 1):
-            return cls(frozenset(), 1.0, 0)
+            return cls.alike()
         names = {layer.name for layer in module.model.layers if layer.weights and is_encoder(layer.name)}
-        epochs = {"none": 0, "encoder": None}
-        return cls(frozenset(names - initial.renewed), factor, epochs[freeze] if freeze in epochs else int(freeze))
+        return cls.chosen(names - initial.renewed, freeze, factor)
 
     def factors(self, model: Any) -> list[float]:
         """Factor of the learning rate of each trainable variable."""
@@ -265,9 +184,9 @@ class Tuning:
             model: the network.
             epoch: counted from 0.
         """
-        if not self.encoder or self.frozen_epochs == 0:
+        if not self.is_ever_frozen():
             return False
-        learns = self.frozen_epochs is not None and epoch >= self.frozen_epochs
+        learns = self.learns(epoch)
         changed = [layer for layer in model.layers if layer.name in self.encoder and layer.trainable != learns]
         for layer in changed:
             layer.trainable = learns

@@ -6,6 +6,7 @@ from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.running import Fitted
 from rlearndeep.backends.torch.context import reach
+from rlearndeep.backends.torch.contrast import Encoder, Pretrained, check_pretraining, pretrain
 from rlearndeep.backends.torch.fitting import check, fit
 from rlearndeep.backends.torch.networks import answers, build, stride
 from rlearndeep.backends.torch.onnx import check_onnx, export_onnx
@@ -15,19 +16,23 @@ from rlearndeep.backends.torch.weights import FILE, save, versions
 
 __all__ = [
     "FILE",
+    "Encoder",
     "Fitted",
     "Initial",
     "Predictor",
+    "Pretrained",
     "Target",
     "answers",
     "build",
     "check",
     "check_onnx",
+    "check_pretraining",
     "epochs_done",
     "export_onnx",
     "fit",
     "initial_weights",
     "load",
+    "pretrain",
     "reach",
     "save",
     "stride",

@@ -1,10 +1,15 @@
-"""Augmentation of whole batches: any number of bands of any range, image and label together."""
+"""Augmentation of whole batches: any number of bands of any range, sources and label together.
+
+What moves the ground moves every source: each is turned in its own cells, and the box that says where the reference
+lies in it follows. What changes values changes each source for itself.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Generator, Tensor
@@ -12,131 +17,228 @@ from torch.nn import functional
 
 from rlearndeep.backends.strength import (
     BLUR,
+    CHANGED,
     GAIN,
-    LARGEST_ERASED,
     NOISE,
     OFFSET,
-    ORDER,
+    PER_CELL,
     SMALLEST_BLURRED,
-    SMALLEST_CROP,
+    crop_size,
+    erased,
+    ordered,
+    quarter_turns,
 )
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.inputs import Further, Inputs
 
-_HALF = 0.5
-_PER_CELL = 3  # axes of labels per cell
-
-Step = Callable[[Tensor, Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+Batch = TypeVar("Batch", bound=Tensor | Inputs)
+Moved = tuple[Inputs, Tensor]
+Step = Callable[[Inputs, Tensor, Tensor, Generator], Moved]
+Change = Callable[[Tensor, Tensor, Generator], Tensor]
 
 
 def augment(
-    names: Sequence[str], images: Tensor, labels: Tensor, spread: Tensor, generator: Generator
-) -> tuple[Tensor, Tensor]:
+    names: Sequence[str], images: Batch, labels: Tensor, spread: Tensor, generator: Generator
+) -> tuple[Batch, Tensor]:
     """A changed copy of a batch.
 
     Args:
         names: steps, of ``ORDER``; they are taken in that order.
-        images: (N, bands, rows, cols), normalised; 0 in all bands where null, and it stays so.
+        images: (N, bands, rows, cols), normalised, or ``Inputs``; 0 in all bands where null, and it stays so.
         labels: (N, rows, cols), which moves with the images, or (N,) or (N, classes).
-        spread: standard deviation per band of the images, to which radiometric changes are relative.
+        spread: standard deviation per band of the images, to which radiometric changes are relative; that of
+            further sources is 1.
         generator: source of all randomness, on the CPU.
     """
-    for name in ORDER:
-        if name in names:
-            images, labels = STEPS[name](images, labels, spread, generator)
-    return images, labels
+    inputs = images if isinstance(images, Inputs) else Inputs(images)
+    for name in ordered(names):
+        inputs, labels = STEPS[name](inputs, labels, spread, generator)
+    changed: Any = inputs if isinstance(images, Inputs) else inputs.images
+    return cast(Batch, changed), labels
 
 
 def _chosen(count: int, generator: Generator) -> Tensor:
     """Positions of a random half."""
-    return torch.nonzero(torch.rand(count, generator=generator) < _HALF).flatten()
+    return torch.nonzero(torch.rand(count, generator=generator) < CHANGED).flatten()
 
 
-def _flip(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Turn:
+    """A mirroring or a rotation by quarters: of arrays, and of boxes within windows of so many rows and columns."""
+
+    of_array: Callable[[Tensor], Tensor]
+    of_box: Callable[[Tensor, int, int], Tensor]
+
+    def of_source(self, source: Further, chosen: Tensor) -> Further:
+        """A source, turned at the chosen places."""
+        rows, cols = source.valid.shape[-2:]
+        at = chosen.to(source.box.device)
+        return replace(
+            source,
+            values=self.of_some(source.values, chosen),
+            valid=self.of_some(source.valid, chosen),
+            box=source.box.index_copy(0, at, self.of_box(source.box[at], rows, cols)),
+        )
+
+    def of_some(self, array: Tensor, chosen: Tensor) -> Tensor:
+        """An array, turned at the chosen places."""
+        at = chosen.to(array.device)
+        return array.index_copy(0, at, self.of_array(array[at]))
+
+
+def _mirrored_box(axis: int) -> Callable[[Tensor, int, int], Tensor]:
+    def change(box: Tensor, rows: int, cols: int) -> Tensor:
+        top, left, height, width = box.unbind(dim=1)
+        if axis == -2:
+            return torch.stack([rows - (top + height), left, height, width], dim=1)
+        return torch.stack([top, cols - (left + width), height, width], dim=1)
+
+    return change
+
+
+def _quarter_box(box: Tensor, _: int, cols: int) -> Tensor:
+    top, left, height, width = box.unbind(dim=1)
+    return torch.stack([cols - (left + width), top, width, height], dim=1)
+
+
+def _half_box(box: Tensor, rows: int, cols: int) -> Tensor:
+    top, left, height, width = box.unbind(dim=1)
+    return torch.stack([rows - (top + height), cols - (left + width), height, width], dim=1)
+
+
+MIRRORED = {axis: Turn(lambda array, axis=axis: array.flip(axis), _mirrored_box(axis)) for axis in (-1, -2)}  # type: ignore[misc]
+QUARTERS = {
+    1: Turn(lambda array: torch.rot90(array, 1, (-2, -1)), _quarter_box),
+    2: Turn(lambda array: torch.rot90(array, 2, (-2, -1)), _half_box),
+}
+
+
+def _flip(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Moved:
     """Each patch upside down, left to right, both, or neither."""
-    for axis in (-1, -2):
-        images, labels = _turn(images, labels, _chosen(len(images), generator), partial(torch.flip, dims=(axis,)))
-    return images, labels
+    for turn in MIRRORED.values():
+        inputs, labels = _turned(inputs, labels, turn, _chosen(len(inputs), generator))
+    return inputs, labels
 
 
-def _rotate(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Each patch by a multiple of 90 degrees; of 180 degrees where it is not square."""
-    step = 1 if images.shape[-1] == images.shape[-2] else 2
+def _rotate(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Moved:
+    """Each patch by a multiple of 90 degrees; of 180 degrees where it, or its window of a source, is not square."""
+    windows = [inputs.images, *(source.valid for source in inputs.further.values())]
+    step = max(quarter_turns(*window.shape[-2:]) for window in windows)
     for turns in (step, 2):
-        chosen = _chosen(len(images), generator)
-        images, labels = _turn(images, labels, chosen, partial(torch.rot90, k=turns, dims=(-2, -1)))
-    return images, labels
+        inputs, labels = _turned(inputs, labels, QUARTERS[turns], _chosen(len(inputs), generator))
+    return inputs, labels
 
 
-def _turn(images: Tensor, labels: Tensor, chosen: Tensor, action: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    images = images.index_copy(0, chosen.to(images.device), action(images[chosen]))
-    if labels.dim() == _PER_CELL:
-        labels = labels.index_copy(0, chosen.to(labels.device), action(labels[chosen]))
-    return images, labels
+def _turned(inputs: Inputs, labels: Tensor, turn: Turn, chosen: Tensor) -> Moved:
+    further = {name: turn.of_source(source, chosen) for name, source in inputs.further.items()}
+    labels = turn.of_some(labels, chosen) if labels.dim() == PER_CELL else labels
+    return Inputs(turn.of_some(inputs.images, chosen), further), labels
 
 
-def _crop(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A smaller window of each patch, enlarged to the full size; one size for the batch, a place for each patch."""
+def _crop(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Moved:
+    """A smaller window of each patch, enlarged to the full size; one size for the batch, a place for each patch.
+
+    Further sources stay whole, as surroundings: only the box in them becomes smaller.
+    """
+    images = inputs.images
     rows, cols = images.shape[-2:]
-    scale = SMALLEST_CROP + (1 - SMALLEST_CROP) * float(torch.rand((), generator=generator))
-    height, width = max(1, round(rows * scale)), max(1, round(cols * scale))
-    tops = torch.randint(rows - height + 1, (len(images),), generator=generator).tolist()
-    lefts = torch.randint(cols - width + 1, (len(images),), generator=generator).tolist()
-    places = [(slice(top, top + height), slice(left, left + width)) for top, left in zip(tops, lefts, strict=True)]
+    height, width = crop_size(rows, cols, float(torch.rand((), generator=generator)))
+    tops = torch.randint(rows - height + 1, (len(images),), generator=generator)
+    lefts = torch.randint(cols - width + 1, (len(images),), generator=generator)
+    corners = zip(tops.tolist(), lefts.tolist(), strict=True)
+    places = [(slice(top, top + height), slice(left, left + width)) for top, left in corners]
     cut = torch.stack([image[:, place[0], place[1]] for image, place in zip(images, places, strict=True)])
     images = functional.interpolate(cut, (rows, cols), mode="bilinear", align_corners=False)
-    if labels.dim() == _PER_CELL:
+    if labels.dim() == PER_CELL:
         marks = torch.stack([label[place] for label, place in zip(labels, places, strict=True)])
         labels = functional.interpolate(marks[:, None].double(), (rows, cols), mode="nearest-exact")[:, 0].to(
             labels.dtype
         )
-    return images, labels
+    kept = torch.stack([tops / rows, lefts / cols], dim=1), torch.tensor([height / rows, width / cols])
+    return Inputs(images, {name: _cropped(source, *kept) for name, source in inputs.further.items()}), labels
 
 
-def _jitter(images: Tensor, labels: Tensor, spread: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def _cropped(source: Further, start: Tensor, share: Tensor) -> Further:
+    """The source with a box of which ``start`` (N, 2) is left out before, and only ``share`` (2,) kept."""
+    box = source.box
+    corner, sides = box[:, :2] + start.to(box) * box[:, 2:], share.to(box) * box[:, 2:]
+    return replace(source, box=torch.cat([corner, sides], dim=1))
+
+
+def _radiometric(change: Change) -> Step:
+    """The step that changes the values of each source for itself; dates of a series are like further bands."""
+
+    def step(inputs: Inputs, labels: Tensor, spread: Tensor, generator: Generator) -> Moved:
+        images = change(inputs.images, spread, generator)
+        further = {name: _changed(source, change, generator) for name, source in inputs.further.items()}
+        return Inputs(images, further), labels
+
+    return step
+
+
+def _changed(source: Further, change: Change, generator: Generator) -> Further:
+    values = source.values
+    flat = values.flatten(1, -3)
+    changed = change(flat, torch.ones(flat.shape[1], device=flat.device), generator).reshape(values.shape)
+    return replace(source, values=torch.where(source.valid.unsqueeze(-3), changed, values))
+
+
+def _jitter(images: Tensor, spread: Tensor, generator: Generator) -> Tensor:
     """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands."""
     gain, offset = (_per_band(images, generator) for _ in range(2))
-    changed = images * (1 + GAIN * gain) + OFFSET * offset * spread[:, None, None]
-    return _keep_null(images, changed), labels
+    return _keep_null(images, images * (1 + GAIN * gain) + OFFSET * offset * spread[:, None, None])
 
 
 def _per_band(images: Tensor, generator: Generator) -> Tensor:
     count, bands = images.shape[:2]
     common = torch.randn((count, 1), generator=generator)
     own = torch.randn((count, bands), generator=generator)
-    return ((common + own) * _HALF**_HALF)[..., None, None].to(images.device)
+    return ((common + own) * math.sqrt(0.5))[..., None, None].to(images.device)
 
 
-def _noise(images: Tensor, labels: Tensor, spread: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def _noise(images: Tensor, spread: Tensor, generator: Generator) -> Tensor:
     """Independent noise in each cell and band."""
     noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return _keep_null(images, images + NOISE * spread[:, None, None] * noise), labels
+    return _keep_null(images, images + NOISE * spread[:, None, None] * noise)
 
 
-def _blur(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def _blur(images: Tensor, _: Tensor, generator: Generator) -> Tensor:
     """A binomial filter of 3 x 3 cells on half of the patches."""
     chosen = _chosen(len(images), generator).to(images.device)
     if min(images.shape[-2:]) < SMALLEST_BLURRED or not len(chosen):
-        return images, labels
+        return images
     line = torch.tensor(BLUR, device=images.device)
     kernel = (line[:, None] * line)[None, None].repeat(images.shape[1], 1, 1, 1)
     padded = functional.pad(images[chosen], (1, 1, 1, 1), mode="replicate")
     blurred = functional.conv2d(padded, kernel, groups=images.shape[1])
-    return images.index_copy(0, chosen, _keep_null(images[chosen], blurred)), labels
+    return images.index_copy(0, chosen, _keep_null(images[chosen], blurred))
 
 
-def _erase(images: Tensor, labels: Tensor, _: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A rectangle of half of the patches becomes null; its cells lose their labels (Zhong et al. 2020, AAAI)."""
-    rows, cols = images.shape[-2:]
-    images, labels = images.clone(), labels.clone()
+def _erase(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Moved:
+    """A rectangle of half of the patches becomes null; its cells lose their labels (Zhong et al. 2020, AAAI).
+
+    In further sources it is another rectangle, of other patches, and costs no label.
+    """
+    images, labels = inputs.images.clone(), labels.clone()
     none = math.nan if labels.is_floating_point() else UNLABELLED
-    for number in _chosen(len(images), generator).tolist():
-        share = torch.rand(4, generator=generator).tolist()
-        height, width = int(rows * LARGEST_ERASED * share[0]), int(cols * LARGEST_ERASED * share[1])
-        top, left = int((rows - height) * share[2]), int((cols - width) * share[3])
-        images[number, :, top : top + height, left : left + width] = 0
-        if labels.dim() == _PER_CELL:
-            labels[number, top : top + height, left : left + width] = none
-    return images, labels
+    for number, place in _rectangles(images, generator).items():
+        images[number, :, *place] = 0
+        if labels.dim() == PER_CELL:
+            labels[number, *place] = none
+    further = {}
+    for name, source in inputs.further.items():
+        valid = source.valid.clone()
+        for number, place in _rectangles(valid, generator).items():
+            valid[number, ..., *place] = False
+        further[name] = replace(source, values=torch.where(valid.unsqueeze(-3), source.values, 0), valid=valid)
+    return Inputs(images, further), labels
+
+
+def _rectangles(images: Tensor, generator: Generator) -> Mapping[int, tuple[slice, slice]]:
+    """Rows and columns to be erased, by patch."""
+    rows, cols = images.shape[-2:]
+    chosen = _chosen(len(images), generator).tolist()
+    return {number: erased(rows, cols, torch.rand(4, generator=generator).tolist()) for number in chosen}
 
 
 def _keep_null(images: Tensor, changed: Tensor) -> Tensor:
@@ -147,8 +249,8 @@ STEPS: dict[str, Step] = {
     "crop": _crop,
     "flip": _flip,
     "rotate": _rotate,
-    "blur": _blur,
-    "jitter": _jitter,
-    "noise": _noise,
+    "blur": _radiometric(_blur),
+    "jitter": _radiometric(_jitter),
+    "noise": _radiometric(_noise),
     "erase": _erase,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.torch.feeding import Batch
 from rlearndeep.backends.torch.networks import Padded
 
 
-def head_name(module: nn.Module, bands: int, size: tuple[int, int]) -> str:
-    """Name of the last convolution or linear layer that runs; its input are the features."""
+def head_name(module: nn.Module, trial: Batch) -> str:
+    """Name of the last convolution or linear layer that runs on an input; what it gets are the features."""
     last = ""
 
     def note(name: str):
@@ -26,10 +27,9 @@ def head_name(module: nn.Module, bands: int, size: tuple[int, int]) -> str:
 
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     handles = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    device = next(module.parameters()).device
     try:
         with torch.inference_mode():
-            module(torch.zeros((1, bands, *(min(side, 64) for side in size)), device=device))
+            module(trial)
     finally:
         for handle in handles:
             handle.remove()
@@ -64,7 +64,7 @@ def captured(modules: list[nn.Module], name: str) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def aligned(module: nn.Module, features: Tensor, axes: int, size: tuple[int, int]) -> Tensor:
+def aligned(module: nn.Module, features: Tensor, axes: int, size: Sequence[int]) -> Tensor:
     """Features without what lies in the padding, or their mean where the answer is one per patch.
 
     Args:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlearndeep.backends.running import ahead
 from rlearndeep.scene.bands import SMALLEST_SPREAD, Normalization
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.inputs import Inputs
 
-Raw = tuple[NDArray, NDArray, NDArray]
+Raw = tuple[Any, NDArray, NDArray]
+"""Values (an array, or ``Inputs`` of arrays), validity of the reference, and labels, as they are stored."""
+
+Batch = Tensor | Inputs
+"""What a network gets: images, or several sources, normalised, on its device."""
 
 
 class Feed(Protocol):
     """Patches of one part, as ``learning.feeding.Part`` gives them."""
 
     normalization: Normalization
+
+    @property
+    def normalizations(self) -> Mapping[str, Normalization]:
+        """Of further sources, by their names."""
 
     @property
     def unlabelled(self) -> float:
@@ -30,22 +40,33 @@ class Feed(Protocol):
     def raw_batches(self, size: int, order: tuple[int, int] | None, share: tuple[int, int]) -> Iterator[Raw]:
         """Values (N, bands, rows, cols), validity (N, rows, cols) and labels (N, ...) as they are stored.
 
-        ``order`` is seed and epoch of a random order, None the stored one; ``share`` says which of how many
-        nearly equal pieces of each batch is wanted.
+        For a network of several sources the values are ``Inputs``, the validity is that of the reference. ``order``
+        is seed and epoch of a random order, None the stored one; ``share`` says which of how many nearly equal
+        pieces of each batch is wanted.
         """
 
     def steps(self, size: int) -> int:
         """Number of batches."""
 
 
-def on_device(batches: Iterator[Raw], feed: Feed, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def on_device(batches: Iterator[Raw], feed: Feed, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
     """Images (N, bands, rows, cols), normalised, and labels (N, ...) of batches, the next one read while one is used.
 
     Labels are int64 with ``UNLABELLED``, or float32 with NaN for values, where there is none or the cell is null.
     """
     for batch in ahead(_tensors(batches, device)):
-        values, valid, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-        yield normalized(values, valid, feed.normalization), _labels(labels, valid, feed.unlabelled)
+        values, valid, labels = (_mapped(part, lambda tensor: tensor.to(device, non_blocking=True)) for part in batch)
+        yield _normalized(values, valid, feed), _labels(labels, valid, feed.unlabelled)
+
+
+def _normalized(values: Batch, valid: Tensor, feed: Feed) -> Batch:
+    if not isinstance(values, Inputs):
+        return normalized(values, valid, feed.normalization)
+    further = {
+        name: replace(source, values=normalized(source.values, source.valid, feed.normalizations[name]))
+        for name, source in values.further.items()
+    }
+    return Inputs(normalized(values.images, valid, feed.normalization), further)
 
 
 def normalized(values: Tensor, valid: Tensor, normalization: Normalization) -> Tensor:
@@ -62,11 +83,59 @@ def normalized(values: Tensor, valid: Tensor, normalization: Normalization) -> T
     return torch.where(valid.unsqueeze(-3), result, 0.0)
 
 
-def _tensors(batches: Iterator[Raw], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+def _tensors(batches: Iterator[Raw], device: torch.device) -> Iterator[tuple[Any, ...]]:
     """Tensors that share the arrays' memory; from pinned memory a GPU copies while it computes."""
+
+    def made(array: NDArray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if device.type == "cuda" else tensor
+
     for batch in batches:
-        tensors = tuple(map(torch.from_numpy, batch))
-        yield tuple(tensor.pin_memory() for tensor in tensors) if device.type == "cuda" else tensors
+        yield tuple(_mapped(part, made) for part in batch)
+
+
+def _mapped(part: Any, change: Callable[[Any], Tensor]) -> Any:
+    return part.map(change) if isinstance(part, Inputs) else change(part)
+
+
+def laid_out(images: Batch) -> Batch:
+    """The same with the bands of a cell next to each other in memory, as convolutions like them."""
+    if isinstance(images, Inputs):
+        return replace(images, images=images.images.contiguous(memory_format=torch.channels_last))
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def pieces(images: Batch, size: int) -> list[Batch]:
+    """The same places in order, at most ``size`` in each piece."""
+    if isinstance(images, Inputs):
+        return [images[start : start + size] for start in range(0, len(images), size)]
+    return list(images.split(size))
+
+
+def twice(images: Batch) -> Batch:
+    """Every place two times."""
+    return _mapped(images, lambda tensor: torch.cat([tensor, tensor]))
+
+
+class Sealed:
+    """A batch that passes through Fabric unseen, which refuses data classes that cannot be changed.
+
+    Args:
+        batch: on the device and of the type that the network takes.
+    """
+
+    def __init__(self, batch: Inputs) -> None:
+        self.batch = batch
+
+
+def sealed(batch: Batch) -> Tensor | Sealed:
+    """What Fabric lets through; a network that learns opens it with :func:`unseal`."""
+    return Sealed(batch) if isinstance(batch, Inputs) else batch
+
+
+def unseal(module: nn.Module) -> None:
+    """Let a network take what :func:`sealed` gives."""
+    module.register_forward_pre_hook(lambda _, given: (given[0].batch,) if isinstance(given[0], Sealed) else None)
 
 
 def _labels(labels: Tensor, valid: Tensor, unlabelled: float) -> Tensor:

@@ -9,24 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rlearndeep.backends.torch.feeding import Batch
+
 _TOLERANCE = 1e-4
 
 
-def fold_batch_norm(module: nn.Module, bands: int, size: tuple[int, int]) -> nn.Module:
+def fold_batch_norm(module: nn.Module, trial: Batch) -> nn.Module:
     """The network with each batch normalisation that directly follows a convolution folded into it.
 
     The pairs are found by running the network once; a fold that changes the answer is not used.
 
     Args:
         module: in evaluation mode, on the CPU; left as it is.
-        bands: of the input.
-        size: rows and columns of the trial input.
+        trial: an input of one patch.
 
     Returns:
         A folded copy, or ``module`` itself where nothing could be folded.
     """
-    generator = torch.Generator().manual_seed(1)
-    trial = torch.randn((1, bands, *(min(side, 64) for side in size)), generator=generator)
     with torch.no_grad():
         before, pairs = _pairs(module, trial)
         if not pairs:
@@ -53,7 +52,7 @@ def _rest(norm: nn.BatchNorm2d) -> nn.Module:
     return nn.Sequential(*parts) if parts else nn.Identity()
 
 
-def _pairs(module: nn.Module, trial: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
+def _pairs(module: nn.Module, trial: Batch) -> tuple[Tensor, list[tuple[str, str]]]:
     """The answer to the trial input, and names of convolutions with the normalisation that takes their output."""
     producer: dict[int, str] = {}
     kept: list[Tensor] = []  # a tensor that is gone may give its id to another

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlearndeep.backends.recipes import summands
+from rlearndeep.backends.recipes import FOCUS, SMOOTH, summands
 from rlearndeep.scene.classes import UNLABELLED
-
-_FOCUS = 2.0
-_SMOOTH = 1e-6
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -88,7 +85,7 @@ def _values(logits: Tensor, labels: Tensor, weights: Tensor) -> _Batch:
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp(min=_SMOOTH)
+    return (values * weights).sum() / weights.sum().clamp(min=SMOOTH)
 
 
 def _cross_entropy(batch: _Batch) -> Tensor:
@@ -98,7 +95,7 @@ def _cross_entropy(batch: _Batch) -> Tensor:
 def _focal(batch: _Batch) -> Tensor:
     """Lin et al. 2017, ICCV: cells that are already right count less."""
     values = functional.cross_entropy(batch.logits, batch.labels, reduction="none")
-    return _mean((1 - torch.exp(-values)) ** _FOCUS * values, batch.share)
+    return _mean((1 - torch.exp(-values)) ** FOCUS * values, batch.share)
 
 
 def _binary(batch: _Batch) -> Tensor:
@@ -115,7 +112,7 @@ def _bce(batch: _Batch) -> Tensor:
 def _binary_focal(batch: _Batch) -> Tensor:
     """Focal loss of each class for itself."""
     right = torch.sigmoid(torch.where(batch.labels > 0, batch.logits, -batch.logits))
-    return _mean((1 - right) ** _FOCUS * _binary(batch), batch.share)
+    return _mean((1 - right) ** FOCUS * _binary(batch), batch.share)
 
 
 def _overlaps(batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +135,7 @@ def _dice(overlaps: Callable[[_Batch], tuple[Tensor, Tensor, Tensor]]) -> Callab
 
     def loss(batch: _Batch) -> Tensor:
         both, predicted, true = overlaps(batch)
-        return _mean(1 - 2 * both / (predicted + true).clamp(min=_SMOOTH), batch.weights * (true > 0))
+        return _mean(1 - 2 * both / (predicted + true).clamp(min=SMOOTH), batch.weights * (true > 0))
 
     return loss
 
@@ -148,7 +145,7 @@ def _jaccard(overlaps: Callable[[_Batch], tuple[Tensor, Tensor, Tensor]]) -> Cal
 
     def loss(batch: _Batch) -> Tensor:
         both, predicted, true = overlaps(batch)
-        return _mean(1 - both / (predicted + true - both).clamp(min=_SMOOTH), batch.weights * (true > 0))
+        return _mean(1 - both / (predicted + true - both).clamp(min=SMOOTH), batch.weights * (true > 0))
 
     return loss
 

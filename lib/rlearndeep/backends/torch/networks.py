@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from rlearndeep.backends import recipes, require
+from rlearndeep.backends.fusing import FUSION, Fusing
 from rlearndeep.backends.recipes import DECODER_WIDTHS, DEEPEST, listed, share, unet_depth, whole
+from rlearndeep.backends.torch.fusion import FusedCells, FusedPatches, FusedUnet, enlarged, noise
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
+from rlearndeep.scene.inputs import Inputs
 
 # Classes of segmentation-models-pytorch, which give scores per cell.
 SEGMENTATION = {
@@ -31,6 +35,8 @@ SEGMENTATION = {
     "upernet": "UPerNet",
 }
 
+FUSION_DECODER = SEGMENTATION["unet"]
+
 # Short names for models of timm.
 CLASSIFIERS = {
     "swin_t": "swin_tiny_patch4_window7_224",
@@ -45,11 +51,12 @@ _SMALLEST = {"pan": 128}
 # Names like hf-hub:... or local-dir:... would make timm read elsewhere.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LARGEST_SIDE = 2048
+_TRIAL_SIDE = 64
 
 
 def answers(architecture: str) -> str:
     """What a network gives a score to: ``cell``, ``patch``, or ``either`` as its option ``unit`` says."""
-    if architecture == "mlp":
+    if architecture in ("mlp", FUSION):
         return "either"
     return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
 
@@ -59,16 +66,26 @@ def is_own(architecture: str) -> bool:
     return architecture in _OWN
 
 
+def has_encoder(network: Network) -> bool:
+    """Whether a part of it is an encoder of segmentation-models-pytorch, ``inner.encoder`` of the network."""
+    if network.architecture == FUSION:
+        return bool(network.options.get("reference", True))
+    return network.architecture in SEGMENTATION
+
+
 def stride(network: Network) -> int:
-    """Rows and columns of the input are padded to multiples of this many cells."""
-    return 1 if is_own(network.architecture) else 2 ** unet_depth(network)
+    """Rows and columns of the input are padded to multiples of this many cells.
+
+    Of the fusion network they are those of a patch, whatever it has to be padded to.
+    """
+    return 1 if network.architecture == FUSION or is_own(network.architecture) else 2 ** unet_depth(network)
 
 
 def build(network: Network) -> nn.Module:
     """A network with random weights.
 
-    Its input is (N, bands, rows, cols) of any size from one cell; it gives logits, (N, classes, rows, cols)
-    or (N, classes).
+    Its input is (N, bands, rows, cols) of any size from one cell, or for the fusion network ``Inputs``; it gives
+    logits, (N, classes, rows, cols) or (N, classes).
 
     Raises:
         DeepLearningError: unknown architecture, encoder or option value, or too large for any machine.
@@ -76,6 +93,8 @@ def build(network: Network) -> nn.Module:
     """
     if network.architecture in _OWN:
         return _OWN[network.architecture](network)
+    if network.architecture == FUSION:
+        return _fusion(network)
     if network.architecture in SEGMENTATION:
         return _segmentation(network)
     return _classifier(network)
@@ -87,10 +106,24 @@ def outlined(network: Network) -> nn.Module:
     Raises:
         DeepLearningError, MissingPackage: as in :func:`build`.
     """
-    with torch.device("meta"):
-        if network.architecture in _OWN:
-            return _OWN[network.architecture](network)
-        return _segmentation(network) if network.architecture in SEGMENTATION else _classifier(network)
+    with torch.device("meta"), _Counted():
+        return build(network)
+
+
+class _Counted(TorchFunctionMode):
+    """Has sequences of numbers computed for real, which some encoders turn into rates of dropout as they are built."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The function, on the CPU where it makes such a sequence."""
+        kwargs = kwargs or {}
+        return function(*args, **({**kwargs, "device": "cpu"} if function is torch.linspace else kwargs))
+
+
+def trial(network: Network, size: tuple[int, int]) -> Tensor | Inputs:
+    """Noise of one patch, of ``size`` but 64 x 64 cells at most: for a look at how a network computes."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn((1, network.bands, *(min(side, _TRIAL_SIDE) for side in size)), generator=generator)
+    return noise(network, images, generator) if network.architecture == FUSION else images
 
 
 def published(network: Network) -> Mapping[str, Tensor]:
@@ -98,7 +131,7 @@ def published(network: Network) -> Mapping[str, Tensor]:
 
     The library's loader reads its cache, or downloads; its errors pass through. The last layer is left out.
     """
-    if network.architecture in SEGMENTATION:
+    if has_encoder(network):
         segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
         name = _encoder_name(segmentation, network)
         weights: Any = True if name.startswith("tu-") else "imagenet"
@@ -126,17 +159,31 @@ class Padded(nn.Module):
         self.smallest = smallest
         self.mode = mode
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores of images of any size."""
+    def forward(self, images: Tensor | Inputs) -> Tensor:
+        """Scores of images, or of several sources, of any size."""
         rows, cols = images.shape[-2:]
-        below, right = self._missing(rows), self._missing(cols)
-        if below or right:
-            images = functional.pad(images, (0, right, 0, below), mode=self.mode)
-        scores = self.inner(images)
-        return scores[..., :rows, :cols] if scores.dim() == 4 and (below or right) else scores
+        scores = self.inner(self.enlarged(images) if isinstance(images, Inputs) else self.padded(images))
+        return (
+            scores[..., :rows, :cols] if scores.dim() == 4 and (self._missing(rows) or self._missing(cols)) else scores
+        )
+
+    def padded(self, images: Tensor) -> Tensor:
+        """Images of a size that the inner network takes."""
+        below, right = self._missing(images.shape[-2]), self._missing(images.shape[-1])
+        return functional.pad(images, (0, right, 0, below), mode=self.mode) if below or right else images
+
+    def enlarged(self, inputs: Inputs) -> Inputs:
+        """Several sources with a reference of a size that the inner network takes."""
+        return enlarged(inputs, self.padded(inputs.images))
 
     def _missing(self, cells: int) -> int:
         return max(self.smallest, -(-cells // self.multiple) * self.multiple) - cells
+
+
+def _padded(images: Tensor | Inputs, sides: tuple[int, int, int, int], mode: str) -> Tensor | Inputs:
+    if isinstance(images, Inputs):
+        return enlarged(images, functional.pad(images.images, sides, mode=mode))
+    return functional.pad(images, sides, mode=mode)
 
 
 class PerCell(nn.Sequential):
@@ -244,6 +291,13 @@ def _encoder_name(segmentation: Any, network: Network) -> str:
 
 
 def _segmentation(network: Network) -> nn.Module:
+    inner = _of_segmentation(network, SEGMENTATION[network.architecture])
+    multiple = 2 ** unet_depth(network)
+    return Padded(inner, multiple, _SMALLEST.get(network.architecture, multiple), "replicate")
+
+
+def _of_segmentation(network: Network, kind: str) -> Any:
+    """A network of a class of segmentation-models-pytorch."""
     segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
     encoder, depth = _encoder_name(segmentation, network), unet_depth(network)
     steps: dict[str, Any] = {}
@@ -252,8 +306,8 @@ def _segmentation(network: Network) -> nn.Module:
         if network.architecture != "linknet":
             steps["decoder_channels"] = DECODER_WIDTHS[-depth:]
     try:
-        inner = _quietly(
-            lambda: getattr(segmentation, SEGMENTATION[network.architecture])(
+        return _quietly(
+            lambda: getattr(segmentation, kind)(
                 encoder_name=encoder,
                 encoder_weights=None,
                 in_channels=network.bands,
@@ -266,8 +320,18 @@ def _segmentation(network: Network) -> nn.Module:
             f"The encoder must be one that '{network.architecture}' can use; '{encoder}' is not "
             f"({_first_line(error)}). Choose e.g. resnet18, resnet50 or efficientnet-b0."
         ) from error
-    multiple = 2**depth
-    return Padded(inner, multiple, _SMALLEST.get(network.architecture, multiple), "replicate")
+
+
+def _fusion(network: Network) -> nn.Module:
+    recipe = Fusing.of(network)
+    if not recipe.reference:
+        kind = FusedPatches(recipe, network.classes, None) if recipe.per_patch else FusedCells(recipe, network.classes)
+        return Padded(kind, 1, 1, "replicate")
+    inner = _of_segmentation(network, FUSION_DECODER)
+    multiple = 2 ** unet_depth(network)
+    if recipe.per_patch:
+        return Padded(FusedPatches(recipe, network.classes, inner.encoder), multiple, multiple, "replicate")
+    return Padded(FusedUnet(recipe, inner), multiple, multiple, "replicate")
 
 
 def _classifier(network: Network) -> nn.Module:
@@ -296,8 +360,8 @@ def _timm_arguments(network: Network) -> dict[str, Any]:
     name = CLASSIFIERS.get(network.architecture, network.architecture)
     if not _NAME.fullmatch(name) or not timm.is_model(name):
         raise DeepLearningError(
-            f"The architecture must be one of {', '.join(sorted([*_OWN, *SEGMENTATION, *CLASSIFIERS]))} or a model "
-            f"of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
+            f"The architecture must be one of {', '.join(sorted([*_OWN, FUSION, *SEGMENTATION, *CLASSIFIERS]))} or a "
+            f"model of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
         )
     arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
     arguments["drop_rate"] = share(network.options.get("dropout", 0.0))

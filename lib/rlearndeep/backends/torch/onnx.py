@@ -87,6 +87,11 @@ def export_onnx(directory: Path, card: ModelCard, file: Path) -> None:
         MissingPackage: ``onnx`` or ``onnxscript`` is not installed.
     """
     onnx = require("onnx", "The option onnx=")
+    if card.branches:
+        raise DeepLearningError(
+            f"A file of ONNX takes one image; the network '{card.network.architecture}' takes several sources, each in "
+            "its own cells. Leave onnx= out, or train another architecture=, which stacks the sources."
+        )
     module = FromRaw(load_network(card.network, directory / card.weights), card).eval()
     count = 1 if card.task == "value" else 2
     example = torch.zeros((count, len(card.bands), *tile(card)))

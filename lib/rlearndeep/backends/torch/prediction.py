@@ -11,13 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import CPU_PIXELS, RARE_CHANGES, keep_memory
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
+from rlearndeep.backends.torch.feeding import Batch, laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.backends.torch.networks import trial
 from rlearndeep.backends.torch.tasks import decoded
 from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
+from rlearndeep.scene.inputs import Further, Images, Inputs, days_of
 
 _LARGEST_GPU_PIXELS = 16 * 1024**2
 _SHARE_OF_FREE_MEMORY = 0.5
@@ -39,18 +43,18 @@ class Predictor:
         self._device = device
         self._dtype = dtype
         self._task, self._target = card.task, card.target
-        self._bands, self._size = card.network.bands, card.patch
+        self._trial = trial(card.network, card.patch)
         self.device = describe(device)
         self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
-        self.pixels_per_batch = CPU_PIXELS
+        self.pixels_per_batch = max(1, int(CPU_PIXELS / growth(card)))
         if device.type == "cuda":
-            self.pixels_per_batch = self._measure_gpu(card.network.bands, card.patch)
+            self.pixels_per_batch = self._measure_gpu(card)
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: Images) -> NDArray[np.float32]:
         """Scores or values of a batch.
 
         Args:
-            batch: (N, bands, rows, cols), normalised.
+            batch: (N, bands, rows, cols), or ``Inputs`` for a network of several sources, normalised.
 
         Returns:
             (N, outputs, rows, cols) for a label per cell, (N, outputs) for a label per patch. Class scores sum to 1;
@@ -67,7 +71,7 @@ class Predictor:
         half = len(batch) // 2
         return np.concatenate([self.predict(batch[:half]), self.predict(batch[half:])])
 
-    def predict_with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict_with_features(self, batch: Images) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The same, and the features that the last layer saw.
 
         Returns:
@@ -90,15 +94,17 @@ class Predictor:
 
     @functools.cached_property
     def _head(self) -> str:
-        return head_name(self._module, self._bands, self._size)
+        return head_name(self._module, _on(self._device, self._trial))
 
-    def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _forward(self, batch: Images) -> NDArray[np.float32]:
         with torch.inference_mode():
-            images = as_tensor(batch).to(self._device).contiguous(memory_format=torch.channels_last)
+            images = laid_out(
+                _on(self._device, batch.map(as_tensor) if isinstance(batch, Inputs) else as_tensor(batch))
+            )
             logits = self._logits(images).float().contiguous()
             return decoded(logits, self._task, self._target).cpu().numpy()
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Batch) -> Tensor:
         """In reduced precision where that is safe.
 
         On a CPU, oneDNN's bf16 convolutions with a step of two read memory that was never written when their
@@ -111,13 +117,13 @@ class Predictor:
                 return logits
         return self._module(images)
 
-    def _measure_gpu(self, bands: int, size: tuple[int, int]) -> int:
+    def _measure_gpu(self, card: ModelCard) -> int:
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
-        self._forward(np.zeros((4, bands, *size), dtype=np.float32))
+        self._forward(_empty(card, 4))
         used = torch.cuda.max_memory_allocated(self._device) - before
         free, _ = torch.cuda.mem_get_info(self._device)
-        pixels = int(free * _SHARE_OF_FREE_MEMORY / max(1.0, used / (4 * size[0] * size[1])))
+        pixels = int(free * _SHARE_OF_FREE_MEMORY / max(1.0, used / (4 * card.patch[0] * card.patch[1])))
         return max(1, min(_LARGEST_GPU_PIXELS, pixels))
 
 
@@ -142,8 +148,25 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     if chosen.type == "cpu":
         keep_memory()
     module = load_network(card.network, Path(directory) / card.weights).eval()
-    module = fold_batch_norm(module, card.network.bands, card.patch)
+    module = fold_batch_norm(module, trial(card.network, card.patch))
     return Predictor(module, chosen, dtype, card)
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return batch.map(lambda tensor: tensor.to(device)) if isinstance(batch, Inputs) else batch.to(device)
+
+
+def _empty(card: ModelCard, count: int) -> Images:
+    """Places as they are in training, all zero."""
+    images = np.zeros((count, card.network.bands, *card.patch), dtype=np.float32)
+    further = {}
+    for source in card.branches:
+        layers = (len(source.dates),) if source.dates else ()
+        values = np.zeros((count, *layers, len(source.bands), *source.shape), dtype=np.float32)
+        box = np.tile(np.array([0, 0, *source.shape], dtype=np.float32), (count, 1))
+        days = np.tile(days_of(source.dates), (count, 1))
+        further[source.name] = Further(values, np.ones((count, *layers, *source.shape), dtype=bool), box, days)
+    return Inputs(images, further) if further else images
 
 
 def as_tensor(array: NDArray) -> Tensor:

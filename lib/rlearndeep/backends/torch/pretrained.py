@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rlearndeep.backends.torch.networks import CLASSIFIERS, SEGMENTATION, is_own, library, published
+from rlearndeep.backends.fusing import FUSION
+from rlearndeep.backends.torch.networks import CLASSIFIERS, has_encoder, is_own, library, published
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 
@@ -34,7 +35,7 @@ def imagenet_weights(network: Network) -> tuple[Mapping[str, Tensor], str]:
         DeepLearningError: there are none, or they are neither in the cache nor to be fetched.
         MissingPackage: the library is not installed.
     """
-    if is_own(network.architecture):
+    if is_own(network.architecture) or (network.architecture == FUSION and not has_encoder(network)):
         raise DeepLearningError(
             f"ImageNet weights exist for networks of the libraries; '{network.architecture}' is not one of them. "
             "Choose another architecture=, weights=none, or the directory of a model."
@@ -80,7 +81,7 @@ def _is_reachable(address: str) -> bool:
 def _published(network: Network) -> tuple[str, str, str]:
     """Name in the library, file in its repository, and licence of what ``imagenet`` means."""
     encoder = str(network.options.get("encoder", "resnet18"))
-    if network.architecture in SEGMENTATION:
+    if has_encoder(network):
         segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
         if encoder in segmentation.encoders.encoders:
             settings = segmentation.encoders.encoders[encoder].get("pretrained_settings", {})

@@ -7,79 +7,43 @@ encoder of a segmentation network, and the other way round.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from rlearndeep.backends.beginning import Target
+from rlearndeep.backends import beginning
+from rlearndeep.backends.beginning import Learning, Source, Target, is_enough, note_of, read_model
 from rlearndeep.backends.torch.networks import outlined
 from rlearndeep.backends.torch.pretrained import imagenet_weights
 from rlearndeep.backends.torch.weights import read_tensors
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import MANIFEST, Network, read_card
+from rlearndeep.model import FEATURES, MANIFEST, Network
 from rlearndeep.scene.bands import Band
-from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.spectrum import RGB, counterparts, shared_out
 
 # The order of the files of TorchGeo.
 SENTINEL_2 = tuple(Band(f"S2_{number}", f"S2_{number}") for number in (*range(1, 9), "8A", *range(9, 13)))
 
 _DEEPEST_PREFIX = 4
-_FEWEST = 0.5
+_BRANCHES = "inner.branches."
+_ENCODER = re.compile(r"inner\.(encoder|branches\.\w+)\.")
 # A model of this suite holds its network under one of these.
 _PREFIXES = ("", "inner.", "inner.encoder.", "inner.encoder.model.")
 
 
-@dataclass(frozen=True)
-class Source:
-    """Weights to take.
-
-    Attributes:
-        tensors: by name.
-        origin: what messages call them.
-        bands: of their input, or None where unknown.
-        classes: of their output; None where they have no meaning here.
-        task: of the model they come from, or None.
-        licence: to be shown to the user, or empty.
-    """
-
-    tensors: Mapping[str, Tensor]
-    origin: str
-    bands: tuple[Band, ...] | None = None
-    classes: ClassTable | None = None
-    task: str | None = None
-    licence: str = ""
-
-
-@dataclass(frozen=True)
-class Initial:
-    """What a network begins with.
-
-    Attributes:
-        tensors: by name in the network; in shapes of the network.
-        renewed: names of the tensors of them that are not what the source has, because bands differ.
-        rows: classes that keep what their rows of the last layer had learned, by the names of the tensors.
-        origin: what messages call the source.
-        note: what was taken, in a line.
-        licence: to be shown to the user, or empty.
-    """
-
-    tensors: Mapping[str, Tensor]
-    renewed: frozenset[str]
-    rows: Mapping[str, tuple[tuple[int, ...], Tensor]]
-    origin: str
-    note: str
-    licence: str = ""
+class Initial(beginning.Initial[Tensor]):
+    """What a network of PyTorch begins with: tensors by their names."""
 
     def load_into(self, module: nn.Module) -> None:
         """Give a network, as ``build`` made it, these weights; what they do not cover stays as it is."""
         state = module.state_dict()
         with torch.no_grad():
-            for name, tensor in self.tensors.items():
+            for name, tensor in self.arrays.items():
                 state[name].copy_(tensor)
             for name, (indices, values) in self.rows.items():
                 state[name][list(indices)] = values.to(state[name].dtype)
@@ -95,7 +59,7 @@ def initial_weights(choice: str, target: Target) -> Initial | None:
         return None
     if choice == "imagenet":
         tensors, licence = imagenet_weights(target.network)
-        source = Source(tensors, "ImageNet", RGB, licence=licence)
+        source: Source[Tensor] = Source(tensors, "ImageNet", RGB, licence=licence)
     elif Path(choice).is_dir():
         source = _of_model(Path(choice))
     else:
@@ -103,23 +67,19 @@ def initial_weights(choice: str, target: Target) -> Initial | None:
     return fitted(source, target)
 
 
-def _of_model(directory: Path) -> Source:
+def _of_model(directory: Path) -> Source[Tensor]:
     if not (directory / MANIFEST).is_file():
         raise DeepLearningError(
             f"A directory of weights= must be a model of r.learn.deep.train; '{directory}' has no {MANIFEST}. "
             "Give a model directory, a weights file, imagenet or none."
         )
-    card = read_card(directory)
-    if card.backend != "torch":
-        raise DeepLearningError(
-            f"Weights must come from the back-end that uses them, torch; '{directory}' was trained with "
-            f"{card.backend}. Choose another model."
-        )
+    card = read_model(directory, "torch")
     tensors = read_tensors(directory / card.weights)
-    return Source(tensors, f"'{directory}'", card.bands, card.classes, card.task)
+    classes = None if card.task == FEATURES else card.classes
+    return Source(tensors, f"'{directory}'", card.bands, classes, card.task)
 
 
-def fitted(source: Source, target: Target) -> Initial:
+def fitted(source: Source[Tensor], target: Target) -> Initial:
     """What of a source fits a network, with the first layer turned to its bands and the last to its classes.
 
     Raises:
@@ -128,14 +88,14 @@ def fitted(source: Source, target: Target) -> Initial:
     expected = _shapes(target.network)
     inputs = _changing(target.network, expected, bands=target.network.bands + 1)
     heads = _changing(target.network, expected, classes=target.network.classes + 1)
-    names = _matched(expected, source.tensors, inputs | heads)
-    bands = source.bands or _assumed([source.tensors[names[name]] for name in names if name in inputs], target.bands)
+    names = _matched(expected, source.arrays, inputs | heads)
+    bands = source.bands or _assumed([source.arrays[names[name]] for name in names if name in inputs], target.bands)
     source = replace(source, bands=bands)
     tensors: dict[str, Tensor] = {}
     renewed: set[str] = set()
     rows: dict[str, tuple[tuple[int, ...], Tensor]] = {}
     for name, origin in names.items():
-        tensor = source.tensors[origin]
+        tensor = source.arrays[origin]
         if name in heads:
             rows.update(_rows(name, tensor, expected[name], source, target))
         elif name in inputs:
@@ -146,7 +106,8 @@ def fitted(source: Source, target: Target) -> Initial:
         elif tensor.shape == expected[name]:
             tensors[name] = tensor
     _check(tensors, source, target, expected)
-    note = _note(tensors, renewed, rows, source, target, expected)
+    taken = f"{len(_weighty({*tensors, *rows}))} of {len(_weighty(expected))} tensors"
+    note = note_of(source, target, taken, renewed, rows)
     return Initial(tensors, frozenset(renewed), rows, source.origin, note, source.licence)
 
 
@@ -212,21 +173,12 @@ def _assumed(first_layers: Sequence[Tensor], wanted: Sequence[Band]) -> tuple[Ba
 
 
 def _rows(
-    name: str, tensor: Tensor, shape: torch.Size, source: Source, target: Target
+    name: str, tensor: Tensor, shape: torch.Size, source: Source[Tensor], target: Target
 ) -> dict[str, tuple[tuple[int, ...], Tensor]]:
     """Rows of the last layer of classes that both sides know, by category and label; the value's one row."""
-    if source.task != target.task or source.classes is None or tensor.shape[1:] != shape[1:]:
+    if tensor.dim() != len(shape) or tensor.shape[1:] != shape[1:]:
         return {}
-    if target.task == "value":
-        return {name: ((0,), tensor)} if tensor.shape == shape else {}
-    if tensor.shape[0] != len(source.classes) or shape[0] != len(target.classes):
-        return {}
-    known = {(entry.category, entry.label): index for index, entry in enumerate(source.classes)}
-    pairs = [
-        (index, known[entry.category, entry.label])
-        for index, entry in enumerate(target.classes)
-        if (entry.category, entry.label) in known
-    ]
+    pairs = source.shared_outputs(target, shape[0], tensor.shape[0])
     return {name: (tuple(index for index, _ in pairs), tensor[[row for _, row in pairs]])} if pairs else {}
 
 
@@ -234,17 +186,20 @@ def _weighty(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
-def _check(tensors: Mapping[str, Tensor], source: Source, target: Target, expected: Mapping[str, torch.Size]) -> None:
+def _check(
+    tensors: Mapping[str, Tensor], source: Source[Tensor], target: Target, expected: Mapping[str, torch.Size]
+) -> None:
     belongs = encoder_of(target.network)
     needed = _weighty(name for name in expected if belongs(name))
     fitting = [name for name in needed if name in tensors]
+    parts = [[name for name in needed if name.startswith(prefix)] for prefix in _encoders(needed)] or [needed]
     broken = [name for name in tensors if not bool(torch.isfinite(tensors[name].float()).all())]
     if broken:
         raise DeepLearningError(
             f"Weights must be finite; '{broken[0]}' of {source.origin} holds values that are not. Use other weights."
         )
-    if len(fitting) < max(1, _FEWEST * len(needed)):
-        ours, theirs = (_some(_weighty(names)) for names in (needed, source.tensors))
+    if not any(is_enough(sum(name in tensors for name in part), len(part)) for part in parts):
+        ours, theirs = (_some(_weighty(names)) for names in (needed, source.arrays))
         raise DeepLearningError(
             f"Weights must fit the encoder of '{_title(target.network)}'; {len(fitting)} of its {len(needed)} tensors "
             f"have a counterpart of the same shape in {source.origin}. It needs {ours}; there are {theirs}. "
@@ -262,60 +217,40 @@ def _title(network: Network) -> str:
     return f"{network.architecture} ({encoder})" if encoder else network.architecture
 
 
-def _note(
-    tensors: Mapping[str, Tensor],
-    renewed: set[str],
-    rows: Mapping[str, tuple[tuple[int, ...], Tensor]],
-    source: Source,
-    target: Target,
-    expected: Mapping[str, torch.Size],
-) -> str:
-    taken, all_of_them = len(_weighty({*tensors, *rows})), len(_weighty(expected))
-    parts = [f"{taken} of {all_of_them} tensors of the network come from {source.origin}"]
-    if renewed:
-        met = sum(at is not None for at in counterparts(target.bands, source.bands or ()))
-        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
-    if source.classes is not None and len(target.classes):
-        count = max((len(indices) for indices, _ in rows.values()), default=0)
-        parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
-    return "; ".join(parts) + "."
-
-
 def encoder_of(network: Network) -> Callable[[str], bool]:
-    """Whether a tensor belongs to the encoder: of a segmentation network its encoder, else all but the last layer."""
+    """Whether a tensor belongs to the encoder.
+
+    That is, of a segmentation network its encoder, of a fusion network the branches too, else all but the last layer.
+    """
     shapes = _shapes(network)
-    if any(name.startswith("inner.encoder.") for name in shapes):
-        return lambda name: name.startswith("inner.encoder.")
+    encoders = _encoders(shapes)
+    if encoders:
+        return lambda name: name.startswith(encoders)
     heads = _changing(network, shapes, classes=network.classes + 1)
     return lambda name: name not in heads
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How the parts of a network learn.
+def _encoders(names: Iterable[str]) -> tuple[str, ...]:
+    """Beginnings of the names of the tensors of each encoder."""
+    return tuple(sorted({found.group() for name in names if (found := _ENCODER.match(name))}))
 
-    Attributes:
-        encoder: names of parameters and buffers that came with the weights' encoder.
-        factor: of the learning rate, for the encoder.
-        frozen_epochs: epochs in which the encoder does not learn; None is all.
-    """
 
-    encoder: frozenset[str]
-    factor: float
-    frozen_epochs: int | None
+class Tuning(Learning):
+    """How the parts of a network learn; the encoder is named by its parameters and buffers."""
 
     @classmethod
     def of(cls, network: Network, initial: Initial | None, freeze: str, factor: float) -> Tuning:
         """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``.
 
-        A first layer that met new bands is not of the encoder: it has to learn them.
+        A first layer that met new bands is not of the encoder, nor is what of a branch did not come with the weights:
+        it has to learn.
         """
         if initial is None or (freeze == "none" and factor == 1):
-            return cls(frozenset(), 1.0, 0)
+            return cls.alike()
         belongs = encoder_of(network)
-        names = frozenset(name for name in _shapes(network) if belongs(name) and name not in initial.renewed)
-        epochs = {"none": 0, "encoder": None}
-        return cls(names, factor, epochs[freeze] if freeze in epochs else int(freeze))
+        names = (name for name in _shapes(network) if belongs(name) and name not in initial.renewed)
+        names = (name for name in names if not name.startswith(_BRANCHES) or name in initial.arrays)
+        return cls.chosen(names, freeze, factor)
 
     def groups(self, module: nn.Module, rate: float) -> list[dict[str, Any]]:
         """Groups of parameters for an optimizer: those that learn at the full rate first, then the encoder."""
@@ -332,9 +267,9 @@ class Tuning:
         Args:
             epoch: counted from 0.
         """
-        if not self.encoder or self.frozen_epochs == 0:
+        if not self.is_ever_frozen():
             return
-        learns = self.frozen_epochs is not None and epoch >= self.frozen_epochs
+        learns = self.learns(epoch)
         for name, parameter in module.named_parameters():
             if name in self.encoder:
                 parameter.requires_grad_(learns)

@@ -1,0 +1,232 @@
+"""The machinery of training: devices, processes, precision, optimizers, schedules, and the state of a run.
+
+Fabric of Lightning serves devices, precision and processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlearndeep.backends import require
+from rlearndeep.backends.machine import keep_memory
+from rlearndeep.backends.recipes import STEPWISE
+from rlearndeep.backends.running import FIRST_RATE, Options
+from rlearndeep.backends.torch.arrays import as_arrays, as_tensors
+from rlearndeep.backends.torch.devices import choose_device, choose_precision
+from rlearndeep.backends.torch.transfer import Tuning
+
+TRAINER_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+"""What Fabric calls the precisions."""
+
+
+@dataclass
+class Schedule:
+    """How the learning rate changes: after each ``step`` or each ``epoch``, or never."""
+
+    scheduler: Any
+    interval: str
+
+    def after_step(self) -> None:
+        """To be called after each batch."""
+        if self.interval == "step":
+            self.scheduler.step()
+
+    def after_epoch(self, score: float) -> None:
+        """To be called after each epoch with a score of which more is better."""
+        if self.interval == "plateau":
+            self.scheduler.step(score)
+        elif self.interval == "epoch":
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return self.scheduler.state_dict() if self.scheduler else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        if self.scheduler:
+            self.scheduler.load_state_dict(state)
+
+
+class Trainee:
+    """A network that learns, with all that its next step depends on.
+
+    Args:
+        fabric: of Lightning: devices, precision, processes.
+        module: the network.
+        optimizer: of its parameters.
+    """
+
+    def __init__(self, fabric: Any, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.module = module
+        self.schedule = Schedule(None, "never")
+        self._fabric = fabric
+        self._network, self._optimizer = fabric.setup(module, optimizer)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that share the work."""
+        return int(self._fabric.world_size)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step, of the parameters that learn fastest."""
+        return max(float(group["lr"]) for group in self._optimizer.param_groups)
+
+    def set_rate(self, rate: float) -> None:
+        """Change the learning rate; other groups of parameters keep their share of it."""
+        factor = rate / self.rate
+        for group in self._optimizer.param_groups:
+            group["lr"] *= factor
+
+    def after_epoch(self, score: float) -> None:
+        """Change the learning rate by a score of which more is better."""
+        self.schedule.after_epoch(score)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on: plain values and arrays."""
+        return as_arrays(
+            {
+                "module": dict(self.module.state_dict()),
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "precision": self._fabric.strategy.precision.state_dict(),
+            }
+        )
+
+    def weights(self) -> dict[str, NDArray]:
+        """The network as it is, by names of its tensors."""
+        return as_arrays(dict(self.module.state_dict()))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        state = as_tensors(state)
+        self.module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in self._optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:  # other strides round otherwise
+                    values[name] = torch.empty_like(parameter).copy_(value)
+        self.schedule.load_state_dict(state["schedule"])
+        self._fabric.strategy.precision.load_state_dict(state["precision"])
+
+
+def prepared_device(options: Options) -> torch.device:
+    """The device, with threads and memory set as training wants them."""
+    if options.nprocs:
+        torch.set_num_threads(options.nprocs)
+    device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_memory()
+    return device
+
+
+def choose_training_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` trains in bf16 on a GPU that computes in it, and in 32-bit floating point on a CPU."""
+    return choose_precision("32" if name == "auto" and device.type != "cuda" else name, device)
+
+
+def make_optimizer(module: nn.Module, options: Options, tuning: Tuning) -> torch.optim.Optimizer:
+    """The optimizer of ``optimizer=`` for a network whose parts learn as the tuning says."""
+    rate = FIRST_RATE if isinstance(options.learning_rate, str) else options.learning_rate
+    decay = options.weight_decay
+    groups = tuning.groups(module, rate)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=options.momentum, weight_decay=decay)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[options.optimizer]
+    return kind(groups, rate, weight_decay=decay)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int) -> Schedule:
+    """The schedule of all ``steps`` of a run; each group of parameters keeps its own highest rate."""
+    schedulers = torch.optim.lr_scheduler
+    total = max(2, steps)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if options.scheduler == "step":
+        return Schedule(schedulers.StepLR(optimizer, options.step, options.gamma), "epoch")
+    if options.scheduler == "plateau":
+        plateau = schedulers.ReduceLROnPlateau(optimizer, "max", options.gamma, options.step, threshold=0.0)
+        return Schedule(plateau, "plateau")
+    if options.scheduler == "onecycle":
+        # OneCycleLR divides by the length of the rise less one step: a fifth of five steps must not be chosen.
+        rise = 0.2 if total > 5 else 0.3
+        # The momentum of sgd is an option of its own.
+        cycle = schedulers.OneCycleLR(
+            optimizer, rates, total, pct_start=rise, cycle_momentum=options.optimizer != "sgd"
+        )
+        return Schedule(cycle, "step")
+    if options.scheduler == "cosine":
+        return Schedule(schedulers.CosineAnnealingLR(optimizer, total), "step")
+    return Schedule(None, "never")
+
+
+def make_fabric(device: torch.device, options: Options) -> Any:
+    """Lightning's access to devices and processes; the processes of this run are started now."""
+    fabric = require("lightning.fabric", "Training with the back-end 'torch'", package="lightning")
+    _silence()
+    made = fabric.Fabric(
+        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+        devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
+        num_nodes=options.nodes,
+        strategy=_strategy(options),
+        precision=TRAINER_PRECISION[choose_training_precision(options.precision, device)],
+    )
+    made.launch()
+    made.barrier()  # helpers read the checkpoint that the first process may have removed
+    return made
+
+
+def _strategy(options: Options) -> str:
+    if options.devices * options.nodes == 1:
+        return "auto"
+    # An encoder of fewer steps keeps the layers of the others; a branch, levels that the grid has no need of.
+    always = options.freeze == "none" and options.architecture not in STEPWISE
+    return "ddp" if always else "ddp_find_unused_parameters_true"
+
+
+def synchronized(module: nn.Module, fabric: Any) -> nn.Module:
+    """Batch normalisation over the batches of all processes, which PyTorch has for GPUs only."""
+    if fabric.world_size == 1 or fabric.device.type != "cuda":
+        return module
+    layers = require("timm.layers", "Training on several devices", package="timm")
+    return layers.convert_sync_batchnorm(module)
+
+
+def _silence() -> None:
+    """Importing Lightning makes it talkative; only errors shall pass."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence the chatter of the machinery; warnings and messages to the user are ours."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic: Any = torch.utils.deterministic
+    filled = deterministic.fill_uninitialized_memory
+    strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warned)
+            deterministic.fill_uninitialized_memory = filled
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of the framework says that memory does not suffice."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text

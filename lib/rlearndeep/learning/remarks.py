@@ -1,0 +1,74 @@
+"""What a user should know before a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlearndeep.learning.feeding import Part, Sites
+from rlearndeep.learning.sources import FUSION
+
+# A smaller share of labels that are lost is not worth a message.
+_NOTABLE = 0.01
+
+
+def of_labels(sites: Sites, parts: Mapping[str, Part], counts: Mapping[str, NDArray[np.int64]]) -> Iterator[str]:
+    """Classes and parts that are missing."""
+    absent = [label for label, number in zip(sites.classes.labels, counts["training"], strict=True) if not number]
+    if absent:
+        yield f"The training part has no label of: {', '.join(absent)}. The model will not know these classes."
+    if not len(parts["validation"]):
+        yield "There is no validation part: all epochs are trained and the last one is kept."
+    if not len(parts["validation"]) and not len(parts["test"]):
+        yield "There is neither a validation nor a test part: the scores are those of the training part."
+
+
+def of_weights(initial: Any) -> Iterator[str]:
+    """Terms of the weights that training begins with."""
+    if initial is not None and initial.licence:
+        yield f"The weights of {initial.origin} are not free for every use; their licence: {initial.licence}."
+
+
+def of_sources(sites: Sites, parts: Mapping[str, Part], is_chosen: bool) -> Iterator[str]:
+    """Sources that are left aside or absent; ``is_chosen`` where the user named the sources."""
+    aside = [source.name for source in sites.manifest.sources if source.name not in sites.choice.names]
+    if aside and not is_chosen:
+        yield (
+            f"A network without branches does not know dates; {', '.join(aside)} of the patches is left aside. "
+            f"architecture={FUSION} looks at it."
+        )
+    lost = sum(sites.labelled(name) - len(part) for name, part in parts.items())
+    if lost:
+        yield f"{lost} labelled patches are left out: {_needed(sites)} no valid cell there."
+    if sites.sites[0].stacked and sites.manifest.unit == "cell":
+        yield from _lost_cells(sites, parts)
+    for name in (source.source.name for source in sites.sites[0].branches):
+        without = sum(_without(site.dataset.manifest.report, name) for site in sites.sites)
+        if without:
+            total = sum(len(site.dataset) for site in sites.sites)
+            yield f"{name} has no valid cell in {without} of {total} patches; the network learns to do without it."
+
+
+def _needed(sites: Sites) -> str:
+    stacked = [source.source.name for source in sites.sites[0].stacked]
+    return f"{' or '.join(stacked)} has" if stacked else "the sources have"
+
+
+def _lost_cells(sites: Sites, parts: Mapping[str, Part]) -> Iterator[str]:
+    """Labelled cells that a stacked source takes out of training."""
+    cells, hidden = np.sum([part.hidden_cells() for part in parts.values()], axis=0)
+    if hidden > _NOTABLE * cells:
+        names = " and ".join(source.source.name for source in sites.sites[0].stacked)
+        yield (
+            f"{100 * hidden / cells:.0f} % of the labelled cells are left out, as {names} is null there or was "
+            "not sampled that far; if the latter, sample with a larger auxiliary_size=."
+        )
+
+
+def _without(report: Mapping[str, Any], name: str) -> int:
+    """Patches without a valid cell of a source, as v.sample.patches reported them."""
+    entries = report.get("sources") or ()
+    return next((int(entry.get("patches_without", 0)) for entry in entries if entry.get("name") == name), 0)
