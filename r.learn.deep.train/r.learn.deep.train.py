@@ -28,6 +28,7 @@
 # % multiple: yes
 # % label: Patch directory of v.sample.patches
 # % description: Several directories (sites) need the same bands, classes and patch size
+# % guisection: Required
 # %end
 
 # %option G_OPT_M_DIR
