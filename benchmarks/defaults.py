@@ -64,7 +64,7 @@ def cells(data: Path) -> None:
     watched = ",".join(str(cat) for cat in range(1, 41) if cat % 5 == 1)
     answer(
         *("v.sample.patches", "group=s2", "input=polygons", "column=class", "size=1", "split=column"),
-        *("split_column=cat", f"validation={watched}", "buffer=0", "shares=80,20,0"),
+        *("split_column=cat", f"validation={watched}", "buffer=0"),
         *("patches=patches", "output=places"),
     )
 
@@ -76,7 +76,7 @@ def polygons(data: Path) -> None:
     watched = ",".join(str(cat) for cat in cats if cat % 3 == 1)
     answer(
         *("v.sample.patches", "group=lsat7_2000", "input=polygons", "column=label", "label=center", "size=7"),
-        *("stride=2", "split=column", "split_column=cat", f"validation={watched}", "buffer=0", "shares=70,30,0"),
+        *("stride=2", "split=column", "split_column=cat", f"validation={watched}", "buffer=0"),
         *("patches=patches", "output=places"),
     )
 

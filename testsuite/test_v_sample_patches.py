@@ -629,6 +629,10 @@ BAD_INPUT = [
     (("group=g", "raster=classes", "size=25"), "larger than the region (24 rows, 30 columns)"),
     (("group=g", "raster=classes", "size=1,2,3"), "one or two numbers"),
     (("group=g", "raster=classes", "size=4", "shares=1,2"), "Shares are three numbers"),
+    (("group=g", "raster=classes", "size=4", "split=none", "shares=70,15,15"), "divide places among the parts"),
+    (("group=g", "raster=classes", "size=4", "percentile=90"), "of label=density"),
+    (("group=g", "raster=classes", "size=4", "placement=random", "number=9", "stride=2"), "the step of a grid"),
+    (("group=g", "raster=classes", "size=4", "split=random", "block_size=50"), "the blocks of split=block"),
     (("group=g", "raster=classes", "size=4", "block_size=5000"), "fewer blocks"),
     (("group=g", "raster=classes", "size=4", "block_size=40", "buffer=5000"), "leaves no"),
 ]

@@ -8,7 +8,7 @@ target=$1
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 . "$(dirname "${BASH_SOURCE[0]}")/session.sh"
-start "$scratch" "$scratch/work"
+start "$scratch" "$scratch/run"
 cd - >/dev/null
 
 # place FOLDER EPSG ROWS COLS RESOLUTION: a project with a region of that size; files go to FOLDER.

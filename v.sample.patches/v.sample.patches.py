@@ -108,10 +108,9 @@
 # % key: percentile
 # % type: double
 # % required: no
-# % answer: 97
 # % options: 0-100
 # % label: Percentile of points per cell that becomes 1 with label=density
-# % description: Over the cells that hold points; 100 is the largest number
+# % description: Over the cells that hold points; 100 is the largest number. Default: 97
 # % guisection: Labels
 # %end
 
@@ -285,9 +284,8 @@
 # % type: double
 # % required: no
 # % multiple: yes
-# % answer: 70,15,15
 # % key_desc: share
-# % description: Shares of training, validation and test
+# % description: Shares of training, validation and test. Default: 70,15,15
 # % guisection: Split
 # %end
 
@@ -421,12 +419,14 @@ def read_settings(options: dict):
 
     split = Split(
         kind=options["split"],
-        shares=shares_of(options["shares"]),
+        shares=shares_of(options["shares"] or "70,15,15"),
         block_size=number("block_size"),
         buffer=number("buffer"),
         validation=values("validation"),
         test=values("test"),
     )
+    if options["shares"]:
+        split.check_shares()
     return Settings(
         size=pair("size") or (None if options["label"] == "object" else (64, 64)),
         rule=options["label"],
@@ -438,7 +438,7 @@ def read_settings(options: dict):
         min_labelled=number("min_labelled"),
         drop_duplicates=options["duplicates"] == "drop",
         background=number("background", int),
-        percentile=float(options["percentile"]),
+        percentile=number("percentile"),
         split=split,
         seed=int(options["seed"]),
         memory=int(options["memory"]),
@@ -524,7 +524,7 @@ def open_vector_labels(options: dict, settings, region, name: str, levels) -> La
     source = PointPlane.of(region, east, north, feature)
     if settings.rule == "density":
         source = source.restricted_to(vector.values)
-        table, most = density_table(source.counts, settings.percentile)
+        table, most = density_table(source.counts, settings.density_percentile)
         gs.message(_("A density of 1 stands for {:g} points per cell or more.").format(most))
         return Labels(table, source, cells)
     table, numbered = table_of_features(options, settings, vector, source.features, levels)

@@ -16,6 +16,8 @@ SPLITS = ("block", "random", "class", "column", "acquisition", "none")
 # absent is known only of a patch whose cells all have labels.
 _DEFAULT_MIN_LABELLED = {"majority": 50.0, "presence": 100.0}
 
+_PERCENTILE = 97.0
+
 
 @dataclass(frozen=True)
 class Split:
@@ -48,6 +50,15 @@ class Split:
                 f"split=acquisition puts the same ground into several parts; buffer={self.buffer:g} would leave "
                 "none of them. Leave buffer= out, or choose split=block."
             )
+        if self.block_size is not None and self.kind != "block":
+            raise DeepLearningError(
+                f"block_size= is the side of the blocks of split=block; got split={self.kind}. Leave it out, or choose "
+                "split=block."
+            )
+        if self.buffer is not None and self.kind == "none":
+            raise DeepLearningError(
+                "buffer= keeps parts apart; split=none makes but one. Leave it out, or choose another split=."
+            )
         both = sorted(set(self.validation) & set(self.test))
         if both:
             raise DeepLearningError(
@@ -58,6 +69,16 @@ class Split:
     def keeps_apart(self) -> bool:
         """True when the split promises that patches of two parts never overlap."""
         return self.kind in ("block", "column")
+
+    def check_shares(self) -> None:
+        """Refuse shares that were given although they have no say.
+
+        Raises:
+            DeepLearningError: there is but one part, or names make the parts.
+        """
+        if self.kind == "none" or self.validation or self.test:
+            got = "split=none" if self.kind == "none" else "names in validation= or test="
+            raise DeepLearningError(f"shares= divide places among the parts; with {got} they do not. Leave it out.")
 
     @property
     def goes_by_shares(self) -> bool:
@@ -109,7 +130,7 @@ class Settings:
     min_labelled: float | None = None
     drop_duplicates: bool = True
     background: int | None = None
-    percentile: float = 97.0
+    percentile: float | None = None
     split: Split = field(default_factory=Split)
     seed: int = 1
     memory: int = 300
@@ -118,12 +139,13 @@ class Settings:
     def __post_init__(self) -> None:
         _check_choice("label", self.rule, RULES)
         _check_choice("placement", self.placement, PLACEMENTS)
+        self._check_use()
         for name in ("number", "per_class", "memory", "workers"):
             _check_positive(name, getattr(self, name))
         for name, sides in (("size", self.size), ("stride", self.stride)):
             for side in sides or ():
                 _check_positive(name, side)
-        if not 0 < self.percentile <= 100:
+        if self.percentile is not None and not 0 < self.percentile <= 100:
             raise DeepLearningError(
                 f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
             )
@@ -147,6 +169,18 @@ class Settings:
             raise DeepLearningError("number= and per_class= exclude each other; got both. Leave one out.")
         if self.size is None and self.rule != "object":
             raise DeepLearningError(f"label={self.rule} needs size=; got none. Give rows[,columns] in cells.")
+
+    def _check_use(self) -> None:
+        """Refuse what would change nothing."""
+        if self.percentile is not None and self.rule != "density":
+            raise DeepLearningError(
+                f"percentile= cuts the number of points of label=density; got label={self.rule}. Leave it out."
+            )
+        if self.stride is not None and (self.placement != "grid" or self.rule == "object"):
+            what = "label=object" if self.rule == "object" else f"placement={self.placement}"
+            raise DeepLearningError(
+                f"stride= is the step of a grid of patches; got {what}. Leave it out, or choose placement=grid."
+            )
 
     def check_labels(self, vector: str, raster: str, column: str, split_column: str) -> None:
         """Refuse label sources that do not fit the settings; empty texts stand for what was not given.
@@ -238,6 +272,11 @@ class Settings:
                 )
 
     @property
+    def density_percentile(self) -> float:
+        """The percentile of points per cell that becomes 1."""
+        return _PERCENTILE if self.percentile is None else self.percentile
+
+    @property
     def needed_share(self) -> float:
         """Share of labelled cells a patch needs, 0..1."""
         percent = _DEFAULT_MIN_LABELLED.get(self.rule, 0.0) if self.min_labelled is None else self.min_labelled
@@ -261,7 +300,7 @@ class Settings:
             "min_labelled": 100 * self.needed_share,
             "duplicates": "drop" if self.drop_duplicates else "keep",
             "background": self.background,
-            "percentile": self.percentile,
+            "percentile": self.density_percentile if self.rule == "density" else None,
             "split": self.split.to_json(),
             "seed": self.seed,
         }

@@ -259,3 +259,36 @@ def test_shares_sum_to_one():
 def test_settings_that_contradict_each_other_are_refused(wishes, words):
     with pytest.raises(DeepLearningError, match=words):
         Settings(**wishes)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"percentile": 90.0}, "label=density"),
+        ({"stride": (2, 2), "placement": "random", "number": 5}, "placement=random"),
+        ({"stride": (2, 2), "placement": "points"}, "placement=points"),
+        ({"stride": (2, 2), "rule": "object"}, "label=object"),
+    ],
+)
+def test_a_wish_that_would_change_nothing_is_refused(wish, words):
+    with pytest.raises(DeepLearningError, match=words):
+        Settings(size=(4, 4), **wish)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"kind": "random", "block_size": 100.0}, "split=random"),
+        ({"kind": "none", "buffer": 10.0}, "split=none"),
+    ],
+)
+def test_a_split_has_no_use_for_what_belongs_to_others(wish, words):
+    with pytest.raises(DeepLearningError, match=words):
+        Split(**wish)
+
+
+@pytest.mark.parametrize("split", [Split(kind="none"), Split(kind="column", validation=("a",))])
+def test_shares_that_have_no_say_are_refused(split):
+    with pytest.raises(DeepLearningError, match="shares="):
+        split.check_shares()
+    Split(kind="column").check_shares()
