@@ -12,7 +12,7 @@ class=${CLASS:-building}
 
 if [ "$size" = quick ]; then
     rows=192 home=320 strip=128 away=128 # rows; columns of the first region, of the labels and of the test in the second
-    stride=64 epochs=2 epochs_dilated=1 network="filters=16" few=2
+    stride=64 epochs=1 epochs_dilated=1 network="filters=16" few=1
 else
     rows=512 home=512 strip=192 away=256
     stride=32 epochs=10 epochs_dilated=3 network="filters=64" few=8
@@ -23,9 +23,9 @@ new_project massachusetts "$image"
 r.in.gdal -o input="$image" output=ortho
 g.rename raster=ortho.1,red,ortho.2,green,ortho.3,blue
 for band in red green blue; do
-    r.semantic.label map=$band semantic_label=$band
     r.colors map=$band color=grey
 done
+r.semantic.label map=red,green,blue semantic_label=red,green,blue
 v.in.ogr -o input="$areas" output=areas
 v.db.addcolumn map=areas columns="cover text"
 v.db.update map=areas column=cover value="$class"

@@ -16,7 +16,7 @@ areas=${AREAS:-$data/aber_sentinel2/training_polygons.gpkg}
 weights=${WEIGHTS:-none}
 
 if [ "$size" = quick ]; then
-    cells=1500 epochs=3 epochs_patches=2 patches=60
+    cells=1500 epochs=2 epochs_patches=1 patches=60
 else
     cells=20000 epochs=30 epochs_patches=20 patches=400
 fi
@@ -25,8 +25,8 @@ fi
 new_project north_carolina "${bands}10.tif"
 for band in 10 20 30 40 50 70; do
     r.in.gdal input="${bands}$band.tif" output=lsat_$band
-    r.semantic.label map=lsat_$band semantic_label=L7_${band%0}
 done
+r.semantic.label map=lsat_10,lsat_20,lsat_30,lsat_40,lsat_50,lsat_70 semantic_label=L7_1,L7_2,L7_3,L7_4,L7_5,L7_7
 r.in.gdal input="${bands}61.tif" output=thermal
 i.group group=lsat input=lsat_10,lsat_20,lsat_30,lsat_40,lsat_50,lsat_70
 v.in.ogr -o input="$polygons" output=polygons
@@ -107,11 +107,8 @@ r.learn.deep.train patches=consensus model=resnet_points architecture=resnet18 w
 # 7. Patches strictly inside one polygon, another sensor with more bands; split per class, and whole polygons.
 new_project aber "$scene"
 r.in.gdal -o input="$scene" output=s2
-number=0
-for label in S2_2 S2_3 S2_4 S2_5 S2_6 S2_7 S2_8 S2_8A S2_11 S2_12; do
-    number=$((number + 1))
-    r.semantic.label map=s2.$number semantic_label=$label
-done
+r.semantic.label map="$(seq -s , -f s2.%g 10)" \
+    semantic_label=S2_2,S2_3,S2_4,S2_5,S2_6,S2_7,S2_8,S2_8A,S2_11,S2_12
 v.in.ogr -o input="$areas" output=areas
 g.region raster=s2.1
 v.sample.patches group=s2 input=areas column=class label=inside size=6 stride=1 per_class=$((patches / 4)) \

@@ -13,7 +13,7 @@ series=${SERIES:-$data/slovenia_series}
 weights=${WEIGHTS:-none}
 
 if [ "$size" = quick ]; then
-    epochs=2 epochs_crops=2 epochs_dates=1 stride=8 stride_dates=16 dates="18 45 59"
+    epochs=1 epochs_crops=1 epochs_dates=1 stride=8 stride_dates=16 dates="18 45 59"
 else
     epochs=25 epochs_crops=20 epochs_dates=10 stride=4 stride_dates=8 dates="18 19 21 28 41 45 50 51 59 60"
 fi
@@ -62,11 +62,8 @@ r.learn.deep.train patches=any_tree model=trees architecture=deeplabv3 encoder=r
 new_project slovenia "$series/lulc.tif"
 for date in 2 3 4; do
     r.in.gdal input="$series/s2_l1c_scene${date}_13b.tif" output=scene$date
-    number=0
-    for label in S2_1 S2_2 S2_3 S2_4 S2_5 S2_6 S2_7 S2_8 S2_8A S2_9 S2_10 S2_11 S2_12; do
-        number=$((number + 1))
-        r.semantic.label map=scene$date.$number semantic_label=$label
-    done
+    r.semantic.label map="$(seq -s , -f scene$date.%g 13)" \
+        semantic_label=S2_1,S2_2,S2_3,S2_4,S2_5,S2_6,S2_7,S2_8,S2_8A,S2_9,S2_10,S2_11,S2_12
     i.group group=rgb$date input=scene$date.4,scene$date.3,scene$date.2
     ten=
     for number in 2 3 4 5 6 7 8 9 12 13; do ten=$ten,scene$date.$number; done
@@ -95,12 +92,12 @@ r.in.gdal input="$series/lulc.tif" output=lulc
 r.null map=lulc setnull=0
 printf '1:cultivated land\n2:forest\n3:grassland\n4:shrubland\n8:artificial surface\n' |
     r.category map=lulc separator=: rules=-
-groups= clouds=
+groups= clouds= maps=
 for date in $dates; do
-    r.semantic.label map=ndvi.$date semantic_label=ndvi operation=add
     i.group group=date$date input=ndvi.$date
-    groups=$groups,date$date clouds=$clouds,cloud.$date
+    groups=$groups,date$date clouds=$clouds,cloud.$date maps=$maps,ndvi.$date
 done
+r.semantic.label map="${maps#,}" semantic_label=ndvi
 g.region raster=lulc
 sample="v.sample.patches group=${groups#,} raster=lulc ignore=${clouds#,} ignore_values=1 size=16 stride=$stride_dates"
 $sample split=acquisition output=by_date patches=date_cells | tee by_date_sampled.txt

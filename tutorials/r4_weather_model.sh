@@ -14,7 +14,7 @@ weights=${WEIGHTS:-none}
 encoder=${ENCODER:-resnet18} # the study had resnet50
 
 if [ "$size" = quick ]; then
-    side=192 stride=64 stride_presence=40 epochs=2 cells=2000 epochs_cells=5
+    side=192 stride=64 stride_presence=40 epochs=1 cells=2000 epochs_cells=5
 else
     side=352 stride=32 stride_presence=20 epochs=12 cells=10000 epochs_cells=30
 fi
@@ -23,8 +23,8 @@ fi
 new_project zion "${bands}2.tif"
 for band in 2 3 4 5; do
     r.in.gdal input="$bands$band.tif" output=l8_$band
-    r.semantic.label map=l8_$band semantic_label=L8_$band
 done
+r.semantic.label map=l8_2,l8_3,l8_4,l8_5 semantic_label=L8_2,L8_3,L8_4,L8_5
 i.group group=l8 subgroup=l8 input=l8_2,l8_3,l8_4,l8_5
 r.in.gdal -o input="$labels" output=nlcd # its datum differs by a metre
 printf '%s\n' 1:water 2:developed 3:barren 4:forest 5:shrubland 6:herbaceous 7:cultivated 8:wetlands |

@@ -29,24 +29,23 @@ g.region rows=$((2 * rows)) cols=$((2 * cols))
 fine=
 for band in 2 3 4 8; do
     r.resamp.interp input=scene.$band output=fine_$band method=bicubic
-    r.semantic.label map=fine_$band semantic_label=S2_$band
     r.colors map=fine_$band color=grey
     fine=$fine,fine_$band
 done
+r.semantic.label map="${fine#,},dem" semantic_label=S2_2,S2_3,S2_4,S2_8,height
 i.group group=fine input=${fine#,}
-r.semantic.label map=dem semantic_label=height
 i.group group=heights input=dem
 # Of the series each date is a group of its own, in cells of 10 m; clouds are null.
-groups= dates=
+groups= dates= maps=
 for day in $days; do
     number=${day%%:*}
     g.region raster=ndvi.$number
     r.mapcalc expression="clear_$number = if(cloud.$number == 0, ndvi.$number, null())"
-    r.semantic.label map=clear_$number semantic_label=NDVI
     r.colors map=clear_$number color=ndvi
     i.group group=day_$number input=clear_$number
-    groups=$groups,day_$number dates=$dates,${day#*:}
+    groups=$groups,day_$number dates=$dates,${day#*:} maps=$maps,clear_$number
 done
+r.semantic.label map="${maps#,}" semantic_label=NDVI
 # A class of a few cells cannot be learned.
 g.region raster=lulc
 r.mapcalc expression="cover = if(lulc < 2, null(), lulc)"

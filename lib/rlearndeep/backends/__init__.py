@@ -12,7 +12,6 @@ Every back-end is a module with the same functions::
     pretrain(network, training, validation, options, ...) -> Pretrained, with initial(target, before) and save(file)
     Encoder(network, size, initial, options), with features(images)
     epochs_done(folder) -> number of epochs of the checkpoint that fit left there
-    reach(module, images, task) -> cells
     save(module, file)
     check_onnx(file, overwrite); export_onnx(directory, card, file)
     load(directory, card, device, precision) -> Predictor

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rlearndeep.backends import is_helper
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning.context import reach
 from rlearndeep.learning.enlargement import suffers
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.novelty import feature_space
@@ -277,7 +278,7 @@ def _trained(
         card = _card(plan, fitted, backend, command, started)
         predictor = backend.load(folder, card, plan.settings.device, "32")
         scores = {**_scores(plan, fitted, predictor), **_gain(plan, found, backend)}
-        card = _finished(card, plan, fitted, backend, predictor, folder, scores)
+        card = _finished(card, plan, backend, predictor, folder, scores)
         if card.largest and not card.branches:
             warn(
                 "Within a larger picture the network does worse than in patches of its own: maps will be made from "
@@ -477,17 +478,11 @@ def backend_name(backend: ModuleType) -> str:
 
 
 def _finished(
-    card: ModelCard,
-    plan: Plan,
-    fitted: Any,
-    backend: ModuleType,
-    predictor: Any,
-    folder: Path,
-    scores: dict[str, Any],
+    card: ModelCard, plan: Plan, backend: ModuleType, predictor: Any, folder: Path, scores: dict[str, Any]
 ) -> ModelCard:
     """The card with what can be known only of a trained network: its reach, what bf16 changes, what it knows."""
     part = plan.parts["validation"] if len(plan.parts["validation"]) else plan.parts["training"]
-    reach, largest = _surroundings(plan, part, fitted, backend, predictor)
+    distance, largest = _surroundings(plan, part, predictor)
     images, _ = part.read(_some(len(part), max(_TRIAL_PATCHES, _TRIAL_CELLS // (plan.shape[0] * plan.shape[1]))))
     if plan.unit == "cell" and not isinstance(images, Inputs):
         images = _side_by_side(images)
@@ -496,12 +491,10 @@ def _finished(
     write_feature_space(folder, space)
     novelty = {"vectors": len(space.vectors), "mean_distance": space.mean_distance, "threshold": space.threshold}
     training = {**card.training, "bf16_changes": changes, "novelty": novelty}
-    return replace(card, reach=reach, largest=largest, training=training, scores=scores)
+    return replace(card, reach=distance, largest=largest, training=training, scores=scores)
 
 
-def _surroundings(
-    plan: Plan, part: Part, fitted: Any, backend: ModuleType, predictor: Any
-) -> tuple[int | None, tuple[int, int] | None]:
+def _surroundings(plan: Plan, part: Part, predictor: Any) -> tuple[int | None, tuple[int, int] | None]:
     """How far the network looks, and the largest input it can be given; see :class:`ModelCard`."""
     if plan.network.architecture == FUSION:
         # Further sources lie around a place as in training only if the place is as large as in training.
@@ -513,8 +506,8 @@ def _surroundings(
     if suffers(part, predictor, plan.task, _FEW):
         return min(plan.shape) // 2, plan.shape
     # 0 is for networks that cannot look around; one that hardly does so still gives tiles edges.
-    reach = backend.reach(fitted.module, part.read(_some(len(part), _FEW))[0], plan.sites.manifest.task)
-    return max(1, reach), None
+    distance = reach(predictor, part.read(_some(len(part), _FEW))[0], plan.target.std if plan.target else 1.0)
+    return max(1, distance), None
 
 
 def _side_by_side(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -222,14 +222,6 @@ def test_nothing_is_printed_and_the_files_are_those_of_one_checkpoint(
     assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".json", ".safetensors", ".safetensors"]
 
 
-def test_the_reach_of_a_network_is_how_far_it_looks() -> None:
-    images = np.random.default_rng(1).normal(size=(8, 1, 32, 32)).astype(np.float32)
-    for distance in (0, 3, 7):
-        convolution = torch.nn.Conv2d(1, 2, 2 * distance + 1, padding="same", bias=False)
-        torch.nn.init.normal_(convolution.weight)
-        assert backend.reach(convolution.eval(), images) == distance
-
-
 def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
     training, validation = parts(tmp_path, size=4, count=20)
 

@@ -351,3 +351,43 @@ def test_encoders_of_every_kind_take_any_bands(architecture: str, encoder: str, 
 def test_a_network_that_no_machine_holds_is_refused() -> None:
     with pytest.raises(DeepLearningError, match="weights"):
         backend.build(Network("cnn", 4, 3, {"filters": 65536}))
+
+
+_WITHOUT_COMPILER = """
+import sys
+import numpy as np
+from pathlib import Path
+from rlearndeep.backends import torch as backend
+from rlearndeep.model import ModelCard, Network
+from rlearndeep.scene.bands import Band, Normalization
+from rlearndeep.scene.classes import ClassTable, MapClass
+
+network = Network("unet", 2, 3, {"encoder": "resnet18"})
+card = ModelCard(
+    backend="torch", weights="weights.safetensors", network=network, bands=(Band("a"), Band("b")),
+    normalization=Normalization("none"), classes=ClassTable(tuple(MapClass(n, str(n)) for n in (1, 2, 3))),
+    patch=(64, 64), resolution=(1.0, 1.0), unit="cell", stride=32, reach=32,
+)
+place = Path(sys.argv[1])
+backend.save(backend.build(network), place / card.weights)
+predictor = backend.load(place, card, device="cpu", precision="32")
+assert predictor.predict(np.zeros((1, 2, 64, 64), np.float32)).shape == (1, 3, 64, 64)
+assert "torch._dynamo" not in sys.modules, "the compiler was imported"
+
+import torch, torchvision.ops
+assert torch.compiler.disable.__module__ == "torch.compiler"
+boxes = torch.tensor([[0, 0, 0, 4.0, 4.0]])
+assert torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
+torch.use_deterministic_algorithms(True)
+assert torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).sum() == 4
+assert "torch._dynamo" in sys.modules
+"""
+
+
+def test_a_model_is_loaded_and_predicts_without_the_import_of_the_compiler(tmp_path: Path) -> None:
+    library = str(Path(networks.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_COMPILER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": library}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -68,7 +68,6 @@ def fake_backend(order: tuple[int, ...] = (0, 1, 2), error: Exception | None = N
         versions=lambda: {"torch": "0"},
         save=lambda module, file: file.write_bytes(b"weights"),
         load=lambda *_: Table(list(order)),
-        reach=lambda module, images, task: 5,
         fit=fit,
     )
     return backend
@@ -95,7 +94,7 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     assert json.loads((model / "scores.json").read_text()) == scores
     card = read_card(model)
     assert card.classes.categories.tolist() == list(CATEGORIES)
-    assert card.patch == (16, 16) and card.reach == 5 and card.largest is None and card.resolution == (10.0, 10.0)
+    assert card.patch == (16, 16) and card.reach == 1 and card.largest is None and card.resolution == (10.0, 10.0)
     assert card.scores == scores and card.training["command"] == "r.learn.deep.train ..."
     assert [band.semantic_label for band in card.bands] == ["S2_0", "S2_1", "S2_2", "S2_3"]
     assert card.training["bf16_changes"] == 0

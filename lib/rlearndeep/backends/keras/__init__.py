@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
-from rlearndeep.backends.keras.context import reach
 from rlearndeep.backends.keras.fitting import check, check_pretraining, fit
 from rlearndeep.backends.keras.module import build
 from rlearndeep.backends.keras.networks import answers, stride
@@ -30,7 +29,6 @@ __all__ = [
     "fit",
     "initial_weights",
     "load",
-    "reach",
     "save",
     "stride",
     "versions",

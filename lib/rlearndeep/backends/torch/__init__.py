@@ -5,7 +5,6 @@ from __future__ import annotations
 from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.running import Fitted
-from rlearndeep.backends.torch.context import reach
 from rlearndeep.backends.torch.contrast import Encoder, Pretrained, check_pretraining, pretrain
 from rlearndeep.backends.torch.fitting import check, fit
 from rlearndeep.backends.torch.networks import answers, build, stride
@@ -33,7 +32,6 @@ __all__ = [
     "initial_weights",
     "load",
     "pretrain",
-    "reach",
     "save",
     "stride",
     "versions",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from rlearndeep.backends import recipes, require
+from rlearndeep.backends import recipes
 from rlearndeep.backends.fusing import FUSION, Fusing
 from rlearndeep.backends.recipes import DECODER_WIDTHS, DEEPEST, listed, share, unet_depth, whole
 from rlearndeep.backends.torch.fusion import FusedCells, FusedPatches, FusedUnet, enlarged, noise
+from rlearndeep.backends.torch.libraries import library, quietly
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 from rlearndeep.scene.inputs import Inputs
@@ -106,15 +106,20 @@ def outlined(network: Network) -> nn.Module:
     Raises:
         DeepLearningError, MissingPackage: as in :func:`build`.
     """
-    with torch.device("meta"), _Counted():
+    with torch.device("meta"), _Outlining():
         return build(network)
 
 
-class _Counted(TorchFunctionMode):
-    """Has sequences of numbers computed for real, which some encoders turn into rates of dropout as they are built."""
+class _Outlining(TorchFunctionMode):
+    """Draws no weights, which have no memory here, and has the sequences computed that some encoders turn into rates.
+
+    On the device ``meta`` PyTorch draws random numbers by means of its compiler, which takes seconds to import.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The function, on the CPU where it makes such a sequence."""
+        """The function; on the CPU where it makes a sequence, nothing where it draws."""
+        if function in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
         kwargs = kwargs or {}
         return function(*args, **({**kwargs, "device": "cpu"} if function is torch.linspace else kwargs))
 
@@ -135,7 +140,7 @@ def published(network: Network) -> Mapping[str, Tensor]:
         segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
         name = _encoder_name(segmentation, network)
         weights: Any = True if name.startswith("tu-") else "imagenet"
-        return _quietly(
+        return quietly(
             lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=unet_depth(network), weights=weights)
         ).state_dict()
     module = _of_timm(network, pretrained=True)
@@ -306,7 +311,7 @@ def _of_segmentation(network: Network, kind: str) -> Any:
         if network.architecture != "linknet":
             steps["decoder_channels"] = DECODER_WIDTHS[-depth:]
     try:
-        return _quietly(
+        return quietly(
             lambda: getattr(segmentation, kind)(
                 encoder_name=encoder,
                 encoder_weights=None,
@@ -345,7 +350,7 @@ def _of_timm(network: Network, pretrained: bool) -> Any:
     arguments = _timm_arguments(network)
     name = CLASSIFIERS.get(network.architecture, network.architecture)
     try:
-        return _quietly(lambda: timm.create_model(name, pretrained=pretrained, **arguments))
+        return quietly(lambda: timm.create_model(name, pretrained=pretrained, **arguments))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         if pretrained:
             raise
@@ -370,21 +375,6 @@ def _timm_arguments(network: Network) -> dict[str, Any]:
         sides = [whole(side, "size", _LARGEST_SIDE) for side in size]
         arguments["img_size"] = tuple(-(-side // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in sides)
     return arguments
-
-
-def library(name: str, purpose: str) -> Any:
-    """Import ``timm`` or ``segmentation_models_pytorch``, without their warnings.
-
-    Raises:
-        MissingPackage: it is not installed.
-    """
-    return _quietly(lambda: require(name, purpose))
-
-
-def _quietly(action: Callable[[], Any]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return action()
 
 
 def _first_line(error: Exception) -> str:

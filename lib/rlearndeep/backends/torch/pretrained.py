@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from rlearndeep.backends.fusing import FUSION
-from rlearndeep.backends.torch.networks import CLASSIFIERS, has_encoder, is_own, library, published
+from rlearndeep.backends.torch.libraries import library
+from rlearndeep.backends.torch.networks import CLASSIFIERS, has_encoder, is_own, published
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 

@@ -1,8 +1,8 @@
-"""How far a trained network looks, whatever the framework."""
+"""How far a trained network looks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ _BLOCK = 16
 _SMALLEST_CHANGE = 0.005
 
 
-def reach(answers: Callable[[NDArray[np.float32]], NDArray[np.float32]], images: NDArray[np.float32]) -> int:
+def reach(predictor: Any, images: NDArray[np.float32], scale: float = 1.0) -> int:
     """Distance in cells beyond which the surroundings hardly matter for the answer of a cell.
 
     Patches are laid out as a mosaic; what lies beyond a distance from a block of cells in its middle is
@@ -22,19 +22,26 @@ def reach(answers: Callable[[NDArray[np.float32]], NDArray[np.float32]], images:
     largest distance that was tried.
 
     Args:
-        answers: class scores, or standardised values, (N, outputs, rows, cols) of images (N, bands, rows, cols).
+        predictor: of a network with an answer per cell.
         images: (N, bands, rows, cols), normalised; real patches, a few dozen are enough.
+        scale: standard deviation of the labels where they are values.
     """
     side = min(_LARGEST_SIDE, 3 * min(images.shape[-2:]))
     block = min(_BLOCK, side)
     first = (side - block) // 2
     here, there = (_mosaics(images, side, seed) for seed in (1, 2))
     middle = (..., slice(first, first + block), slice(first, first + block))
-    truth = answers(here)[middle]
+    step = max(1, predictor.pixels_per_batch // side**2)
+
+    def answers(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        batches = (pictures[start : start + step] for start in range(0, len(pictures), step))
+        return np.concatenate([predictor.predict(batch)[middle] for batch in batches])
+
+    truth = answers(here)
 
     def change(distance: int) -> float:
         mixed = _mixed(here, there, first - distance, first + block + distance)
-        return float(np.abs(answers(mixed)[middle] - truth).sum(axis=1).mean() / 2)
+        return float(np.abs(answers(mixed) - truth).sum(axis=1).mean() / (2 * scale))
 
     low, high = -1, first
     while high - low > 1:
