@@ -19,7 +19,16 @@ TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.le
 PAGE_PARTS = {f"docs/html/{name}" for name in ("grass_logo.png", "grassdocs.css")} | {
     f"docs/html/hamburger_menu{suffix}.svg" for suffix in ("", "_close")
 }
-HEAVY = ("torch", "torchvision", "timm", "lightning", "segmentation_models_pytorch", "sklearn", "scipy", "matplotlib")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning_fabric",
+    "segmentation_models_pytorch",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+)
 
 
 def expected_files() -> set[str]:

@@ -17,6 +17,7 @@ FRAMEWORKS = {
     "timm",
     "segmentation_models_pytorch",
     "lightning",
+    "lightning_fabric",
     "pytorch_lightning",
     "kornia",
     "keras",

@@ -376,7 +376,8 @@ import json, sys
 sys.path[:0] = [{lib!r}, {tests!r}]
 class Absent:
     def find_spec(self, name, *_):
-        if name.partition(".")[0] in ("torch", "torchvision", "lightning", "timm", "segmentation_models_pytorch"):
+        package = name.partition(".")[0]
+        if package in ("torch", "torchvision", "lightning_fabric", "timm", "segmentation_models_pytorch"):
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Absent())
 from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch import contrast, contrast_learner
 from rlearndeep.backends.torch.contrast_loss import nt_xent, paired_loss

@@ -158,7 +158,7 @@ def test_own_networks_are_built_without_the_libraries_of_others() -> None:
     script = (
         "import sys; from rlearndeep.backends import torch; from rlearndeep.model import Network\n"
         "for name in ('mlp', 'cnn', 'fcn_dilated'): torch.build(Network(name, 3, 2, {}))\n"
-        "print(*{'timm', 'torchvision', 'lightning', 'sympy', 'scipy'} & set(sys.modules))"
+        "print(*{'timm', 'torchvision', 'lightning_fabric', 'sympy', 'scipy'} & set(sys.modules))"
     )
     library = str(Path(networks.__file__).parents[3])
     done = subprocess.run(

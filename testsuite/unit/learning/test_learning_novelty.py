@@ -12,7 +12,7 @@ from rlearndeep.model import read_card, read_feature_space
 from rlearndeep.scene.bands import Normalization
 from synthetic_patches import make_patches
 
-pytest.importorskip("lightning")
+pytest.importorskip("lightning_fabric")
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def pretrain(
 
     Raises:
         DeepLearningError: the loss is not a number, or memory does not suffice.
-        MissingPackage: ``lightning`` is not installed.
+        MissingPackage: ``lightning-fabric`` is not installed.
     """
     device = prepared_device(options)
     with quietly():

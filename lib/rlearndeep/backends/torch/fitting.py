@@ -77,7 +77,7 @@ def fit(
 
     Raises:
         DeepLearningError: the loss is not a number, the device does not exist, or memory does not suffice.
-        MissingPackage: ``lightning`` is not installed.
+        MissingPackage: ``lightning-fabric`` is not installed.
     """
     device = prepared_device(options)
     objective = Objective(task, options.loss, class_weights.astype(np.float32), target, spread.astype(np.float32))

@@ -172,7 +172,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int
 
 def make_fabric(device: torch.device, options: Options) -> Any:
     """Lightning's access to devices and processes; the processes of this run are started now."""
-    fabric = require("lightning.fabric", "Training with the back-end 'torch'", package="lightning")
+    fabric = require("lightning_fabric", "Training with the back-end 'torch'", package="lightning-fabric")
     _silence()
     made = fabric.Fabric(
         accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
@@ -204,7 +204,7 @@ def synchronized(module: nn.Module, fabric: Any) -> nn.Module:
 
 def _silence() -> None:
     """Importing Lightning makes it talkative; only errors shall pass."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.rank_zero"):
+    for name in ("lightning_fabric", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

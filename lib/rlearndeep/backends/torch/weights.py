@@ -151,5 +151,5 @@ def _damaged(file: Path, reason: str) -> DeepLearningError:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that made a model, for its ``model.json``."""
-    packages = ("torch", "lightning", "timm", "segmentation_models_pytorch")
+    packages = ("torch", "lightning_fabric", "timm", "segmentation_models_pytorch")
     return {name: str(sys.modules[name].__version__) for name in packages if name in sys.modules}
