@@ -6,6 +6,7 @@ everywhere gives exactly that answer in every cell, for every blend, tile and ov
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +33,12 @@ def ramp(overlap: int, blend: str) -> NDArray[np.float32]:
     else:
         weights = (position > 0.5).astype(np.float64)
     return weights.astype(np.float32)
+
+
+def runs(chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """First position of each run of chosen ones, and the one behind its last."""
+    borders = np.flatnonzero(np.diff(chosen, prepend=False, append=False)).tolist()
+    return zip(borders[::2], borders[1::2], strict=True)
 
 
 def axis_weights(size: int, overlap: int, blend: str) -> NDArray[np.float32]:
@@ -87,11 +94,10 @@ class Blending:
         Most cells have the weight 1 and are not touched.
         """
         rows, cols = (weights[cells] for weights, cells in zip(self.axes, part.slices, strict=True))
-        for number in np.flatnonzero(rows != 1):
-            answer[:, number] *= rows[number]
-        shared = np.flatnonzero(cols != 1)
-        if len(shared):
-            answer[:, :, shared] *= cols[shared]
+        for first, last in runs(rows != 1):
+            answer[:, first:last] *= rows[first:last, None]
+        for first, last in runs(cols != 1):
+            answer[:, :, first:last] *= cols[first:last]
 
     @cached_property
     def core(self) -> Window:

@@ -22,8 +22,8 @@ from rlearndeep.scene.geometry import Window
 KINDS = ("class", "presence", "value", "probability", "confidence", "margin", "entropy", "spread", "novelty")
 INTEGER_KINDS = ("class", "presence")
 
-# Rows turned into map values at once: what they need stays in the cache.
-_ROWS = 64
+# Cells turned into map values at once: what they need stays in the cache.
+_CELLS = 1 << 17
 _DECIMALS = 3
 
 
@@ -65,13 +65,14 @@ class Layer:
         """Map values (rows, cols), null where not valid."""
         if self.kind == "class":
             categories = cells.question.subject.classes.categories.astype(np.int32)
-            return np.where(cells.valid, categories[cells.best[0]], np.int32(CELL_NULL))
+            return np.take(np.append(categories, np.int32(CELL_NULL)), cells.codes)
         if self.kind == "presence":
             present = (cells.outputs[self.class_index] >= PRESENT).astype(np.int32)
             return np.where(cells.valid, present, np.int32(CELL_NULL))
         result = self._score(cells)
         result = result.copy() if self.kind == "value" else np.round(result, _DECIMALS)
-        np.copyto(result, np.nan, where=~cells.valid)
+        if not cells.complete:
+            result[~cells.valid] = np.nan
         return result
 
     def _score(self, cells: Cells) -> NDArray[np.float32]:
@@ -110,9 +111,20 @@ class Cells:
         return self.planes[: self.question.subject.outputs]
 
     @cached_property
-    def best(self) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def complete(self) -> bool:
+        """Whether all cells are valid."""
+        return bool(self.valid.all())
+
+    @cached_property
+    def best(self) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float32]]:
         """Index and score of the best class of each cell."""
         return confidence.best_class(self.outputs, self.valid)
+
+    @cached_property
+    def codes(self) -> NDArray[np.unsignedinteger]:
+        """Index of the best class, and the number of classes where not valid."""
+        index = self.best[0]
+        return index if self.complete else np.where(self.valid, index, index.dtype.type(len(self.outputs)))
 
     def counts(self) -> NDArray[np.int64]:
         """Cells of each row that have each class, and behind them those that have a prediction, (rows, K + 1)."""
@@ -123,9 +135,8 @@ class Cells:
         if subject.task == "presence":
             present = [((plane >= PRESENT) & self.valid).sum(axis=1) for plane in self.outputs]
             return np.stack([*present, valid[:, 0]], axis=1)
-        number, rows = len(subject.classes), self.window.rows
-        code = self.best[0] + np.arange(rows)[:, None] * number
-        counts = np.bincount(code[self.valid], minlength=rows * number).reshape(rows, number)
+        number = len(subject.classes)
+        counts = np.stack([np.bincount(row, minlength=number + 1)[:number] for row in self.codes])
         return np.concatenate([counts, valid], axis=1)
 
     def statistics(self) -> BandStatistics:
@@ -258,8 +269,9 @@ class Sheets:
         if window.cols < self.cols:
             yield Cells(self.question, window, strip.planes, strip.valid)
             return
-        for first in range(0, window.rows, _ROWS):
-            part = slice(first, min(first + _ROWS, window.rows))
+        rows = max(1, _CELLS // window.cols)
+        for first in range(0, window.rows, rows):
+            part = slice(first, min(first + rows, window.rows))
             piece = Window(window.row_start + part.start, window.row_start + part.stop, 0, self.cols)
             yield Cells(self.question, piece, strip.planes[:, part], strip.valid[part])
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.prediction.answers import Member, Question
+from rlearndeep.prediction.blending import runs
 from rlearndeep.prediction.branches import FurtherSource, Places, Surroundings
 from rlearndeep.prediction.planning import BlockPlan, Plan, TilePlan, rows_per_strip
 from rlearndeep.prediction.reading import Reader, Source, Stacked, Validity, finite
@@ -221,6 +222,7 @@ class _Mosaic:
         self._row = row_start
         self._right: NDArray[np.float32] | None = None
         self._sums = np.empty((0, 0, 0), dtype=np.float32)
+        self._filled = np.empty(0, dtype=bool)
         self._first_col = 0
 
     def begin(self, col_starts: Sequence[int]) -> None:
@@ -228,9 +230,12 @@ class _Mosaic:
         self._first_col = max(0, col_starts[0])
         stop = min(self._cols, col_starts[-1] + self._plan.tiling.size[1])
         shape = (self._planes, self._plan.tiling.size[0], max(0, stop - self._first_col))
-        self._sums = np.zeros(shape, dtype=np.float32)
+        # Memory that is filled by the first answer is not touched twice; zeros cost as much as all else here.
+        self._sums = np.empty(shape, dtype=np.float32)
+        self._filled = np.zeros(shape[2], dtype=bool)
         if self._right is not None:
             self._sums[:, :, : self._right.shape[2]] = self._right
+            self._filled[: self._right.shape[2]] = True
 
     def add(self, tile: Window, window: Window, answer: NDArray[np.float32], share: float) -> None:
         """Add the answer (planes, rows, cols) for a window of a tile; the answer is spent."""
@@ -245,10 +250,20 @@ class _Mosaic:
             part *= np.float32(share)
         self._plan.blending.weigh(part, inside.relative_to(tile))
         target = inside.relative_to(Window(self._row, self._row, self._first_col, self._first_col))
-        self._sums[:, target.slices[0], target.slices[1]] += part
+        filled = self._filled[target.slices[1]]
+        for first, last in runs(filled):
+            self._sums[:, target.slices[0], target.col_start + first : target.col_start + last] += part[..., first:last]
+        for first, last in runs(~filled):
+            columns = self._sums[:, :, target.col_start + first : target.col_start + last]
+            columns[:, : target.row_start] = 0
+            columns[:, target.row_stop :] = 0
+            columns[:, target.slices[0]] = part[..., first:last]
+        filled[:] = True
 
     def finish(self, col_stop: int) -> tuple[Window, NDArray[np.float32]]:
         """The chunk up to a column: its window and its planes; the rest waits for the next chunk."""
+        for first, last in runs(~self._filled):
+            self._sums[:, :, first:last] = 0
         done = max(0, col_stop - self._first_col)
         self._right = self._sums[:, :, done:].copy() if col_stop < self._cols else None
         window = Window(self._row, self._row + self._sums.shape[1], self._first_col, self._first_col + done)
