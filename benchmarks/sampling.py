@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from session import compile_against_grass, project, restart_with_libraries
+from session import compile_against_grass, project, restart_with_libraries, run_apart
 
 SIZE, BANDS, ROUNDS = 64, 5, 3
 MEMORY = 300
@@ -109,28 +109,18 @@ def raw_write(directory: Path, size: int) -> float:
     return seconds
 
 
-def rival(package: str, code: str, arguments: list[str]) -> float | str:
-    """Seconds of a script that needs a package, or why it was left out."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "LD_", "PYTHON"))}
-    probe = subprocess.run([sys.executable, "-c", f"import {package}"], env=bare, capture_output=True, check=False)
-    if probe.returncode:
-        return f"left out: {package} is not installed"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=bare, capture_output=True, text=True, check=False
-    )
-    return float(done.stdout) if done.returncode == 0 else f"left out: {done.stderr.strip().splitlines()[-1]}"
-
-
 def rivals(directory: Path, names: list[str], side: int, count: int) -> dict[str, float | str]:
     """The same number of patches by the usual scripts; exporting the bands is not counted."""
     for name in names:
         options = ["format=GTiff", "createopt=TILED=YES,COMPRESS=ZSTD", "type=UInt16", f"output={directory / name}.tif"]
         subprocess.run(["r.out.gdal", "-f", "-c", f"input={name}", *options], check=True, stderr=subprocess.DEVNULL)
     files = [str(directory / f"{name}.tif") for name in names]
-    found = {"rasterio loop": rival("rasterio", RASTERIO, [str(side), str(count), str(directory / "r.npy"), *files])}
+    found = {
+        "rasterio loop": run_apart("rasterio", RASTERIO, [str(side), str(count), str(directory / "r.npy"), *files])
+    }
     tiled = ["format=GTiff", "createopt=TILED=YES,COMPRESS=ZSTD", "type=UInt16", f"output={directory / 'stack'}.tif"]
     subprocess.run(["r.out.gdal", "-f", "-c", "input=g", *tiled], check=True, stderr=subprocess.DEVNULL)
-    found["TorchGeo sampler"] = rival("torchgeo", TORCHGEO, [str(side), str(count), str(directory)])
+    found["TorchGeo sampler"] = run_apart("torchgeo", TORCHGEO, [str(side), str(count), str(directory)])
     return found
 
 

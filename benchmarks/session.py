@@ -75,3 +75,15 @@ def compile_against_grass(source: Path, directory: Path) -> Path:
         check=True,
     )
     return program
+
+
+def run_apart(package: str, code: str, arguments: list[str]) -> float | str:
+    """Seconds that a script prints, which needs a package and runs away from GRASS's libraries; or why it was left out."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "LD_", "PYTHON"))}
+    probe = subprocess.run([sys.executable, "-c", f"import {package}"], env=bare, capture_output=True, check=False)
+    if probe.returncode:
+        return f"left out: {package} is not installed"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=bare, capture_output=True, text=True, check=False
+    )
+    return float(done.stdout) if done.returncode == 0 else f"left out: {done.stderr.strip().splitlines()[-1]}"

@@ -68,10 +68,10 @@ class Row:
                 self.scores.setdefault((part, score), []).append(found["parts"][part][score])
 
     def text(self) -> str:
-        """Cells of the table: mean, and half of the range."""
-        cells = [
-            f"{statistics.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}" for values in self.scores.values()
-        ]
+        """Cells of the table: mean, and half of the range where there are several."""
+        halves = [f" ± {(max(values) - min(values)) / 2:.3f}" * (len(values) > 1) for values in self.scores.values()]
+        means = [f"{statistics.mean(values):.3f}" for values in self.scores.values()]
+        cells = [mean + half for mean, half in zip(means, halves, strict=True)]
         return " | ".join([*cells, f"{statistics.mean(self.seconds):.0f}"])
 
 
@@ -92,7 +92,7 @@ def answer(tool: str, *arguments: str) -> dict:
 DATES = 68
 
 HEAD = """Written by `benchmarks/several_sources.py`. Every network of a scene is trained on the same patches, whose
-parts are whole blocks; {seeds} seeds of sampling and training. Scores are the mean over the seeds ± half of the range;
+parts are whole blocks. Scores are the mean over the seeds of sampling and training ± half of the range, if several;
 OA is the overall accuracy, F1 the mean over the classes. The test part chose nothing. Pre-training sees the imagery of
 the whole scene, without labels. Seconds are those of a machine with other work."""
 
@@ -245,7 +245,7 @@ def main() -> None:
             finally:
                 os.chdir(here)
         print("\n".join(text), flush=True)
-        page = [f"# {__doc__.splitlines()[0].removesuffix('.')}", "", HEAD.format(seeds=options.seeds), "", *text]
+        page = [f"# {__doc__.splitlines()[0].removesuffix('.')}", "", HEAD, "", *text]
         options.table.write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Prediction against the scripts that people write: same network, same weights, same scene, class map at the end.
+
+benchmarks/prediction_peers.py [side of the square scene in cells, default 2048]
+
+Start-up, loading of the network and the export of the bands to a tiled GeoTIFF are not counted. The peers are a loop
+over windows with rasterio, the grid sampler of TorchGeo, and for a perceptron r.learn.predict of r.learn.ml2. Peers
+that are not installed are named as left out. They run in processes of their own, away from GRASS's libraries.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from prediction import end_to_end, model_directory
+from session import project, restart_with_libraries, run_apart
+
+BANDS, ROUNDS = 5, 3
+
+COMMON = """
+import sys, time
+import numpy as np, rasterio, torch
+import segmentation_models_pytorch as smp
+from safetensors.torch import load_file
+stack, weights, out = sys.argv[1:4]
+model = smp.Unet("resnet18", encoder_weights=None, in_channels=5, classes=7).eval()
+model.load_state_dict({name.removeprefix("inner."): value for name, value in load_file(weights).items()})
+"""
+
+RASTERIO = (
+    COMMON
+    + """
+from rasterio.windows import Window
+start = time.perf_counter()
+with rasterio.open(stack) as source, torch.inference_mode():
+    profile = source.profile | {"count": 1, "dtype": "uint8", "driver": "GTiff"}
+    with rasterio.open(out, "w", **profile) as sink:
+        for row in range(0, source.height, 256):
+            for col in range(0, source.width, 256):
+                window = Window(col, row, min(256, source.width - col), min(256, source.height - row))
+                image = (source.read(window=window).astype(np.float32) - 3000) / 500
+                sink.write(model(torch.from_numpy(image)[None])[0].argmax(0).byte().numpy(), 1, window=window)
+print(time.perf_counter() - start)
+"""
+)
+
+TORCHGEO = (
+    COMMON
+    + """
+from pathlib import Path
+from torch.utils.data import DataLoader
+from torchgeo.datasets import RasterDataset, stack_samples
+from torchgeo.samplers import GridGeoSampler
+class Stack(RasterDataset):
+    filename_glob = Path(stack).name
+dataset, workers = Stack(str(Path(stack).parent)), int(sys.argv[4])
+start = time.perf_counter()
+with rasterio.open(stack) as source:
+    profile = source.profile | {"count": 1, "dtype": "uint8", "driver": "GTiff"}
+places = list(GridGeoSampler(dataset, 256, 256))
+loader = DataLoader(dataset, batch_size=4, sampler=places, collate_fn=stack_samples, num_workers=workers)
+done = 0
+with rasterio.open(out, "w", **profile) as sink, torch.inference_mode():
+    for batch in loader:
+        for classes in model((batch["image"] - 3000) / 500).argmax(1).byte().numpy():
+            x, y = places[done][:2]
+            row, col = sink.index(x.start + 0.5, y.stop - 0.5)
+            rows, cols = (min(256, profile[side] - first) for side, first in (("height", row), ("width", col)))
+            sink.write(classes[:rows, :cols], 1, window=((row, row + rows), (col, col + cols)))
+            done += 1
+print(time.perf_counter() - start)
+"""
+)
+
+
+def make_scene(side: int) -> None:
+    """Bands of 16 bit with noise, as a group."""
+    subprocess.run(["g.region", f"n={side}", "s=0", "w=0", f"e={side}", "res=1"], check=True)
+    names = [f"band{number}" for number in range(1, BANDS + 1)]
+    for number, name in enumerate(names, 1):
+        expression = f"{name} = int(3000 + 800 * sin(row() * {number + 1}) + rand(0, 500))"
+        subprocess.run(["r.mapcalc", "-s", expression], check=True)
+    subprocess.run(["i.group", "group=scene", f"input={','.join(names)}"], check=True, capture_output=True)
+
+
+def ours(model: tuple, precision: str, cells: int) -> tuple[str, float]:
+    """A name, and median cells per second."""
+    from rlearndeep.backends import get_backend
+
+    predictor = get_backend("torch").load(*model, precision=precision)
+    seconds = [end_to_end(predictor, model[1], ["class"], None)[0] for _ in range(ROUNDS)]
+    return f"{model[1].network.architecture}, precision {predictor.precision}", cells / statistics.median(seconds)
+
+
+def peer(package: str, code: str, arguments: list[str], cells: int) -> float | str:
+    """Median cells per second, or why it was left out."""
+    found = [run_apart(package, code, arguments) for _ in range(ROUNDS)]
+    seconds = [answer for answer in found if not isinstance(answer, str)]
+    return cells / statistics.median(seconds) if len(seconds) == ROUNDS else str(found[-1])
+
+
+def line(name: str, speed: float | str, best: float | None = None) -> None:
+    """Print a row."""
+    if isinstance(speed, str):
+        print(f"{name:34}{speed}", flush=True)
+        return
+    print(f"{name:34}{speed / 1e6:8.2f}{f'{speed / best:8.2f}' if best else ''}", flush=True)
+
+
+def main(side: int) -> None:
+    """Print million cells per second, and the ratio to the best peer."""
+    restart_with_libraries()
+    with project(), tempfile.TemporaryDirectory() as place:
+        make_scene(side)
+        unet = model_directory(Path(place), "unet", {"encoder": "resnet18"}, patch=(128, 128), stride=32, reach=32)
+        stack = Path(place) / "stack.tif"
+        options = ["format=GTiff", "createopt=TILED=YES,COMPRESS=ZSTD", "type=UInt16", f"output={stack}"]
+        subprocess.run(["r.out.gdal", "-f", "-c", "input=scene", *options], check=True, stderr=subprocess.DEVNULL)
+        arguments = [str(stack), str(unet[0] / unet[1].weights), str(Path(place) / "classes.tif")]
+        print(
+            f"{side} x {side} cells x {BANDS} bands, million cells per second, medians of {ROUNDS}; ratio to the best peer"
+        )
+        found = {
+            "rasterio loop": peer("rasterio", RASTERIO, arguments, side * side),
+            "TorchGeo, no workers": peer("torchgeo", TORCHGEO, [*arguments, "0"], side * side),
+            "TorchGeo, 2 workers": peer("torchgeo", TORCHGEO, [*arguments, "2"], side * side),
+        }
+        best = max((speed for speed in found.values() if not isinstance(speed, str)), default=None)
+        for name, speed in found.items():
+            line(name, speed)
+        for precision in ("32", "auto"):
+            line(*ours(unet, precision, side * side), best)
+        if shutil.which("r.learn.predict") is None:
+            line("r.learn.predict", "left out: r.learn.ml2 is not installed")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2048)
