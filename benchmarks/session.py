@@ -78,7 +78,7 @@ def compile_against_grass(source: Path, directory: Path) -> Path:
 
 
 def run_apart(package: str, code: str, arguments: list[str]) -> float | str:
-    """Seconds that a script prints, which needs a package and runs away from GRASS's libraries; or why it was left out."""
+    """Seconds that a script prints, run away from GRASS's libraries; or why it was left out."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "LD_", "PYTHON"))}
     probe = subprocess.run([sys.executable, "-c", f"import {package}"], env=bare, capture_output=True, check=False)
     if probe.returncode:
