@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
 from pathlib import Path
 
 from prediction import end_to_end, model_directory
@@ -105,6 +107,63 @@ def peer(package: str, code: str, arguments: list[str], cells: int) -> float | s
     return cells / statistics.median(seconds) if len(seconds) == ROUNDS else str(found[-1])
 
 
+def perceptrons(place: Path, side: int) -> None:
+    """The command against r.learn.predict, with one perceptron of the same weights, and whether the maps are equal."""
+    if shutil.which("r.learn.predict") is None:
+        line("r.learn.predict", "left out: r.learn.ml2 is not installed")
+        return
+    directory, card = model_directory(place, "mlp", {"hidden": [128, 64]}, patch=(1, 1))
+    write_estimator(directory / card.weights, place / "estimator.joblib")
+    theirs = ["r.learn.predict", "group=scene", f"load_model={place / 'estimator.joblib'}", "output=theirs"]
+    tool = ["r.learn.deep.predict", "group=scene", f"model={directory}", "output=ours", "precision=32"]
+    whole = {name: [clock(command) for _ in range(ROUNDS)] for name, command in (("theirs", theirs), ("ours", tool))}
+    subprocess.run(["r.mapcalc", "different = if(ours == theirs, 0, 1)"], check=True)
+    subprocess.run(["g.region", "n=50", "s=0", "w=0", "e=50"], check=True)
+    start = {name: [clock(command) for _ in range(ROUNDS)] for name, command in (("theirs", theirs), ("ours", tool))}
+    subprocess.run(["g.region", "raster=different"], check=True)
+    statistic = subprocess.run(["r.univar", "-g", "map=different"], check=True, capture_output=True, text=True).stdout
+    unequal = next(float(text[4:]) for text in statistic.splitlines() if text.startswith("sum="))
+    seconds, begin = ({name: statistics.median(times) for name, times in both.items()} for both in (whole, start))
+    net = {name: seconds[name] - begin[name] for name in seconds}
+    for name, label in (("theirs", "perceptron, r.learn.predict"), ("ours", "perceptron, ours, 32")):
+        line(label, side * side / net[name], side * side / net["theirs"])
+    print(f"{'':4}whole process {seconds['theirs']:.1f} s and {seconds['ours']:.1f} s, ratio", end=" ")
+    print(
+        f"{seconds['theirs'] / seconds['ours']:.2f}; start-up {begin['theirs']:.1f} s and {begin['ours']:.1f} s", end=""
+    )
+    print(f"; cells of another class: {unequal:.0f} of {side * side}", flush=True)
+
+
+def clock(command: list[str]) -> float:
+    """Seconds of a command."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def write_estimator(weights: Path, file: Path) -> None:
+    """A perceptron of scikit-learn with the weights of ours, as r.learn.train saves it."""
+    import joblib
+    import numpy as np
+    from safetensors.numpy import load_file
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random, classes = np.random.default_rng(0), np.arange(1, 8)
+    estimator = make_pipeline(StandardScaler(), MLPClassifier((128, 64), max_iter=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator.fit(random.normal(size=(700, BANDS)), np.repeat(classes, 100))
+    scaler, network = estimator[0], estimator[1]
+    scaler.mean_, scaler.scale_ = np.full(BANDS, 3000.0), np.full(BANDS, 500.0)
+    layers = load_file(weights)
+    names = sorted({name.partition(".")[0] for name in layers}, key=int)
+    network.coefs_ = [layers[f"{name}.weight"][:, :, 0, 0].T.astype(np.float64) for name in names]
+    network.intercepts_ = [layers[f"{name}.bias"].astype(np.float64) for name in names]
+    joblib.dump((estimator, classes, {}), file)
+
+
 def line(name: str, speed: float | str, best: float | None = None) -> None:
     """Print a row."""
     if isinstance(speed, str):
@@ -135,8 +194,7 @@ def main(side: int) -> None:
         for precision in ("32", "auto"):
             for overlap in (None, 0):
                 line(*ours(unet, precision, overlap, side * side), best)
-        if shutil.which("r.learn.predict") is None:
-            line("r.learn.predict", "left out: r.learn.ml2 is not installed")
+        perceptrons(Path(place), side)
 
 
 if __name__ == "__main__":
