@@ -127,11 +127,10 @@ def perceptrons(place: Path, side: int) -> None:
     net = {name: seconds[name] - begin[name] for name in seconds}
     for name, label in (("theirs", "perceptron, r.learn.predict"), ("ours", "perceptron, ours, 32")):
         line(label, side * side / net[name], side * side / net["theirs"])
-    print(f"{'':4}whole process {seconds['theirs']:.1f} s and {seconds['ours']:.1f} s, ratio", end=" ")
-    print(
-        f"{seconds['theirs'] / seconds['ours']:.2f}; start-up {begin['theirs']:.1f} s and {begin['ours']:.1f} s", end=""
-    )
-    print(f"; cells of another class: {unequal:.0f} of {side * side}", flush=True)
+    ratio = seconds["theirs"] / seconds["ours"]
+    print(f"    whole process: {seconds['theirs']:.1f} s and {seconds['ours']:.1f} s, ratio {ratio:.2f}")
+    print(f"    start-up: {begin['theirs']:.1f} s and {begin['ours']:.1f} s")
+    print(f"    cells of another class: {unequal:.0f} of {side * side}", flush=True)
 
 
 def clock(command: list[str]) -> float:
