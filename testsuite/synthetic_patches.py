@@ -140,6 +140,7 @@ def make_sources(
     absent: float = 0.0,
     seed: int = 0,
     dates: tuple[str, ...] = DATES,
+    task: str = "class",
 ) -> PatchDataset:
     """Patches of several sources, of which only ``carrier`` shows the classes; the others are noise.
 
@@ -153,6 +154,7 @@ def make_sources(
         context: cells of a further source beyond the patch, on each side.
         cloudy: share of dates that are not valid in a whole patch.
         absent: share of patches without the auxiliary source, and without the series.
+        task: what the labels say; values grow with the class, and each class is present where it is the patch's.
     """
     random = np.random.default_rng(seed)
     across = int(np.ceil(np.sqrt(count)))
@@ -182,7 +184,8 @@ def make_sources(
             valid &= (random.random((count, len(days))) >= cloudy)[:, :, None, None]
         valid &= (random.random(count) >= absent).reshape(-1, *[1] * (valid.ndim - 1))
         made[name], grids[name] = (values, valid), (source, windows)
-    return _written(path, unit, region, reference, truth, parts, {name: grids[name][0] for name in grids}, made)
+    sources = {name: source for name, (source, _) in grids.items()}
+    return _written(path, unit, task, region, reference, truth, parts, sources, made)
 
 
 def _bands(count: int, name: str = "b") -> tuple[Band, ...]:
@@ -208,6 +211,7 @@ def _seen(
 def _written(
     path: Path,
     unit: str,
+    task: str,
     region: Region,
     reference: Windows,
     truth: np.ndarray,
@@ -221,7 +225,15 @@ def _written(
         values, valid = (array[training] for array in made[name])
         statistics = (BandStatistics.of(np.moveaxis(values, -3, 0)[band][valid]) for band in range(len(source.bands)))
         finished.append(replace(source, statistics=tuple(statistics)))
-    manifest = Manifest(unit, "cells" if unit == "cell" else "inside", tuple(finished), CLASSES, region)
+    manifest = Manifest(
+        unit,
+        "cells" if unit == "cell" else "presence" if task == "presence" else "inside",
+        tuple(finished),
+        ClassTable(()) if task == "value" else CLASSES,
+        region,
+        task=task,
+        quantity=Quantity("height", "m") if task == "value" else None,
+    )
     with PatchWriter(path, manifest, len(parts)) as writer:
         writer.index[:] = np.zeros((), dtype=writer.index.dtype)
         writer.index["id"] = np.arange(len(parts)) + 1
@@ -229,7 +241,7 @@ def _written(
         writer.index["row"], writer.index["col"] = reference.row, reference.col
         writer.index["east"], writer.index["north"] = reference.centres
         writer.index["labelled"] = truth[0].size
-        writer.labels[:] = truth if unit == "cell" else truth[:, 0, 0]
+        writer.labels[:] = _labels(task, unit, truth, np.zeros(truth.shape, dtype=bool))
         for name, (values, valid) in made.items():
             writer.images[name][:] = np.where(np.expand_dims(valid, -3), values, 0)
             writer.valid[name][:] = valid
