@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rlearndeep.backends import get_backend
 from rlearndeep.learning import training
 from rlearndeep.learning.options import Settings
-from rlearndeep.model import read_card
+from rlearndeep.model import read_card, read_feature_space
+from rlearndeep.prediction.answers import Member, Question, Subject
+from rlearndeep.scene.inputs import Inputs
 from synthetic_patches import make_sources
 
 CHANCE = 0.45
@@ -55,3 +59,22 @@ def test_the_model_predicts_what_it_scored(tmp_path: Path) -> None:
     assert [source.name for source in card.branches] == ["auxiliary1", "series"] and card.stride == 1
     predictor = get_backend("torch").load(tmp_path / "model", card, "cpu", "32")
     assert predictor.pixels_per_batch >= 1
+
+
+@pytest.mark.parametrize("unit", ("cell", "patch"))
+def test_what_is_strange_in_a_further_source_is_novel(tmp_path: Path, unit: str) -> None:
+    backend = get_backend("torch")
+    dataset = make_sources(tmp_path / "patches", "auxiliary1", unit, size=8, count=80)
+    settings = Settings(architecture="fusion", epochs=3, nprocs=1, patience=0, augment=("flip",), learning_rate=0.003)
+    plan = training.prepare([dataset], settings, backend)
+    training.train(plan, tmp_path / "model", backend)
+    card = read_card(tmp_path / "model")
+    predictor = backend.load(tmp_path / "model", card, "cpu", "32")
+    member = Member(predictor, card, (0, 1, 2), read_feature_space(tmp_path / "model"))
+    question = Question(Subject.of(card), novelty=True)
+    known, _ = plan.parts["validation"].read(np.arange(len(plan.parts["validation"])))
+    assert isinstance(known, Inputs)
+    heights = known.further["auxiliary1"]
+    strange = replace(known, further={**known.further, "auxiliary1": replace(heights, values=heights.values + 20)})
+    usual, odd = (member.answer(question, inputs)[:, -1] for inputs in (known, strange))
+    assert np.median(usual) < 1 < np.median(odd)
