@@ -12,16 +12,28 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rlearndeep.backends import torch as backend
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import MANIFEST, ModelCard, Network, read_card, write_card
+from rlearndeep.model import (
+    MANIFEST,
+    NOVELTY,
+    ModelCard,
+    Network,
+    read_card,
+    read_feature_space,
+    write_card,
+    write_feature_space,
+)
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.novelty import FeatureSpace
 from rlearndeep.scene.tasks import Quantity
 
 WEIGHTS = backend.FILE
@@ -224,6 +236,31 @@ def test_damaged_weights_are_refused_and_no_code_is_run(tmp_path: Path, whole: P
     for number, (name, content) in enumerate(damages((whole / WEIGHTS).read_bytes(), tmp_path / "ran").items()):
         assert refused(made(tmp_path / str(number), item, content)) or name.startswith("bit"), name
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_space_of_novelty_is_refused_and_no_code_is_run(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    good = FeatureSpace(np.ones(4, np.float32), random.normal(size=(9, 4)).astype(np.float32), 1.0, 2.0)
+    write_feature_space(tmp_path, good)
+    assert read_feature_space(tmp_path).edge == 2
+    content = (tmp_path / NOVELTY).read_bytes()
+    half = len(content) // 2
+    more = {f"inner {at}": content[:at] + b"\xff" * 8 + content[at + 8 :] for at in range(half, len(content) - 8, 8)}
+    for name, damaged in {**damages(content, tmp_path / "ran"), **more}.items():
+        (tmp_path / NOVELTY).write_bytes(damaged)
+        try:
+            read_feature_space(tmp_path).check()
+        except DeepLearningError as error:
+            assert "\n" not in str(error), name
+        else:
+            assert name.startswith(("bit", "inner")), name
+    assert not (tmp_path / "ran").exists()
+    for absurd in (replace(good, threshold=0.0), replace(good, mean_distance=float("nan")), replace(good, vectors=[])):
+        write_feature_space(tmp_path, replace(absurd, vectors=np.asarray(absurd.vectors, np.float32)))
+        with pytest.raises(DeepLearningError, match="damaged"):
+            read_feature_space(tmp_path)
+    with pytest.raises(DeepLearningError, match="the network has 5, the model's file describes 4"):
+        good.novelty(np.zeros((1, 5, 2, 2), np.float32))
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, whole: Path) -> None:

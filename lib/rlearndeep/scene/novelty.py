@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.errors import DeepLearningError
+
 # Points compared at once: their distances to all training points stay in the cache.
 _POINTS = 1024
 _FOLDS = 5
@@ -69,7 +71,17 @@ class FeatureSpace:
         return self.threshold * self.mean_distance
 
     def novelty(self, features: Vectors) -> Vectors:
-        """Dissimilarity over threshold of features (N, F, ...), as (N, ...): up to 1 known, above it new."""
+        """Dissimilarity over threshold of features (N, F, ...), as (N, ...): up to 1 known, above it new.
+
+        Raises:
+            DeepLearningError: the space is that of a network with another number of features.
+        """
+        if features.shape[1] != len(self.weights):
+            raise DeepLearningError(
+                f"Novelty needs the features of the network that it was learned with; the network has "
+                f"{features.shape[1]}, the model's file describes {len(self.weights)}. Train the model again, or leave "
+                "novelty= out."
+            )
         points = np.moveaxis(features, 1, -1)
         flat = points.reshape(-1, points.shape[-1]).astype(np.float32, copy=False) * self.weights
         return (nearest(flat, self.vectors) / np.float32(self.edge)).reshape(points.shape[:-1])
