@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,16 @@ def test_a_shuffled_source_and_a_moved_box_destroy_what_was_learned(
     right = accuracy(predictor, batches(lambda source: source))
     assert right > 0.85 and accuracy(predictor, batches(shuffled)) < CHANCE
     assert accuracy(predictor, batches(moved)) < right - 0.1
+
+
+def test_another_network_of_several_sources_begins_where_the_model_ended(
+    tmp_path: Path, model: Path, backend: ModuleType, dataset: PatchDataset
+) -> None:
+    settings = Settings(**QUICK, **ALONE, weights=str(model), epochs=1, augment=("none",))
+    plan = training.prepare([dataset], replace(settings, learning_rate=1e-7), backend)
+    assert "33 of 33 arrays" in plan.initial.note and "3 of 3 classes" in plan.initial.note
+    scores = training.train(plan, tmp_path / "model", backend)
+    assert scores is not None and scores["parts"]["test"]["f1_macro"] > 0.85
 
 
 def test_the_file_opens_without_the_suite_and_holds_no_code(
