@@ -8,14 +8,19 @@ from pathlib import Path
 
 PRECISIONS = ("auto", "32", "bf16", "16")
 
-CPU_PIXELS = 256 * 1024
-"""Cells of a batch on a CPU; more lose a quarter of the speed: activations no longer fit its caches."""
-
 RARE_CHANGES = 0.005
 """bf16 is chosen unasked only where at most this share of the validation cells changed its class in training."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+
+
+def cpu_pixels(architecture: str) -> int:
+    """Cells of a batch on a CPU; more lose a quarter of the speed and up to half: activations no longer fit its caches.
+
+    A perceptron keeps all its features for every cell.
+    """
+    return (64 if architecture == "mlp" else 256) * 1024
 
 
 def has_fast_bfloat16() -> bool:

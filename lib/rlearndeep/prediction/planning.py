@@ -21,7 +21,7 @@ from rlearndeep.scene.geometry import Region, Tiling, Window
 
 # Tiles without an overlap may be small. With one, what is computed twice shrinks with the size of the tiles; they are
 # twice as wide as high, because the height counts in the memory of a strip and the width does not.
-_SMALL_TILE = 512
+_SMALL_TILE = 256
 _USUAL_ROWS = 768
 _LARGEST_ROWS = 1024
 _OVERLAPS_PER_TILE = 8

@@ -74,7 +74,7 @@ def test_what_is_computed_twice_is_a_small_share():
     for reach, most in ((16, 1.1), (32, 1.15), (64, 1.25)):
         tiling = make_plan([replace(CARD, reach=reach)]).tiling
         assert tiling.size[0] * tiling.size[1] <= most * tiling.step[0] * tiling.step[1]
-    assert make_plan([replace(CARD, patch=(1, 1), stride=1, reach=0)]).tiling.size == (512, 512)
+    assert make_plan([replace(CARD, patch=(1, 1), stride=1, reach=0)]).tiling.size == (256, 256)
 
 
 def test_several_models_are_served_by_the_largest_reach_and_the_common_stride():

@@ -18,7 +18,7 @@ from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.module import Module
 from rlearndeep.backends.keras.tasks import decoder, in_units
 from rlearndeep.backends.keras.weights import load_module
-from rlearndeep.backends.machine import CPU_PIXELS, RARE_CHANGES
+from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.inputs import Images
 
@@ -40,7 +40,7 @@ class Predictor:
         head = module.model.get_layer(HEAD)
         self._both = keras.Model(module.model.input, [self._scores.output, head.input])
         self.device, self.precision = describe(device), precision
-        pixels = CPU_PIXELS if device.startswith("cpu") else _GPU_PIXELS
+        pixels = cpu_pixels(card.network.architecture) if device.startswith("cpu") else _GPU_PIXELS
         self.pixels_per_batch = max(1, int(pixels / growth(card)))
 
     def predict(self, batch: Images) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlearndeep.backends.fusing import growth
-from rlearndeep.backends.machine import CPU_PIXELS, RARE_CHANGES, keep_memory
+from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
@@ -46,7 +46,7 @@ class Predictor:
         self._trial = trial(card.network, card.patch)
         self.device = describe(device)
         self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
-        self.pixels_per_batch = max(1, int(CPU_PIXELS / growth(card)))
+        self.pixels_per_batch = max(1, int(cpu_pixels(card.network.architecture) / growth(card)))
         if device.type == "cuda":
             self.pixels_per_batch = self._measure_gpu(card)
 
