@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The training loop against its own step on a fixed batch, and the loader alone.
 
-    benchmarks/training.py [patches, default 4000] [device, default auto]
+    benchmarks/training.py [patches, default 4000] [device, default auto] [steps of an epoch, default 24]
 
 Patches are 64 x 64 cells of five 16-bit bands. Prints patches per second of the loader; how memory grows with the
 number of patches; and samples per second of the loop and of the same step repeated on one batch, in turns, with the
-median of their ratios. Other programs disturb both alike, but leave the machine alone for the figures themselves.
+median of their ratios. An epoch of 24 steps is the shortest that the default batch size leaves where there are enough
+patches; what is done once per epoch, above all the checkpoint, weighs most then. Other programs disturb both alike,
+but leave the machine alone for the figures themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from synthetic_patches import CLASSES, make_patches
 BATCH = 32
 ARCHITECTURES = ("unet", "mlp")  # a heavy step, and one that hides nothing
 LOADED = 64
-STEPS = 24  # of an epoch: the fewest that the default batch size leaves where there are enough patches
+STEPS = 24
 PAIRS = 4
 TURNS = 5
 THREADS = os.cpu_count() or 1
@@ -148,7 +150,7 @@ def anonymous() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def main(count: int, device: str) -> None:
+def main(count: int, device: str, steps: int) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as directory:
         patches = Path(directory) / "patches"
@@ -159,14 +161,15 @@ def main(count: int, device: str) -> None:
         print(f"loader alone, {LOADED} of {count} patches at a time: {rate:,.0f} /s")
         few, all_ = (own_memory(patches, number) for number in (count // 8, count))
         print(f"memory of its own with {count // 8} and {count} patches: {few:.0f} and {all_:.0f} MB")
-        some = part.sample(STEPS * BATCH)
+        some = part.sample(steps * BATCH)
         for architecture in ARCHITECTURES:
             found = pairs(some, architecture, device)
             looped, alone = (statistics.median(values) for values in zip(*found, strict=True))
             ratio = statistics.median(other / one for one, other in found)
             rates = f"loop {len(some) / looped:.1f}, plain step {len(some) / alone:.1f} samples/s"
-            print(f"{architecture}: {rates}; loop / plain {ratio:.3f}", flush=True)
+            print(f"{architecture}, epochs of {steps} steps: {rates}; loop / plain {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4000, sys.argv[2] if len(sys.argv) > 2 else "auto")
+    given = [*sys.argv[1:], *("4000", "auto", str(STEPS))[len(sys.argv) - 1 :]]
+    main(int(given[0]), given[1], int(given[2]))
