@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,6 +232,33 @@ def test_the_file_of_a_network_with_a_series_opens_without_the_suite(tmp_path: P
     inputs = places()
     found = np.moveaxis(opened.predict_on_batch(as_input(inputs, alone.network)), -1, 1)
     assert np.array_equal(found, alone.logits(inputs))
+
+
+_ELSEWHERE = """
+import sys
+import keras, numpy as np
+given = np.load(sys.argv[2])
+model = keras.saving.load_model(sys.argv[1])
+np.save(sys.argv[3], model.predict_on_batch({name: given[name] for name in given.files}))
+"""
+
+
+def test_another_engine_gives_the_same_answer_to_a_few_cells_of_a_series(tmp_path: Path, alone: Module) -> None:
+    inputs = places()
+    series = inputs.further["series"]
+    box = np.tile(np.float32([0, 0, 2, 2]), (len(series.box), 1))
+    few = changed(inputs, "series", values=series.values[..., :2, :2], valid=series.valid[..., :2, :2], box=box)
+    backend.save(alone, tmp_path / backend.FILE)
+    given = as_input(few, alone.network)
+    np.savez(tmp_path / "given.npz", **given)
+    arguments = [str(tmp_path / name) for name in (backend.FILE, "given.npz", "answer.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE, *arguments],
+        env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.moveaxis(np.load(tmp_path / "answer.npy"), -1, 1)
+    np.testing.assert_allclose(found, alone.logits(few), atol=1e-4)
 
 
 def test_a_saved_network_of_patches_answers_the_same_in_parts(tmp_path: Path) -> None:

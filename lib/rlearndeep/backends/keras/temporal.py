@@ -53,9 +53,12 @@ def attended(frames: Any, share: Any, days: Any, heads: int, name: str) -> tuple
 def mean_of_dates(frames: Any, share: Any, weights: Any, factor: int) -> Any:
     """The weighted mean of the dates of a level whose cells are ``factor`` times smaller, (N, rows, cols, C)."""
     if factor > 1:
-        window = (1, factor + 1, factor + 1)
+        window, beyond = (1, factor + 1, factor + 1), (0, factor // 2, factor // 2)
         weights = layers.UpSampling3D((1, factor, factor), dtype="float32")(weights)
-        weights = layers.AveragePooling3D(window, strides=1, padding="same", dtype="float32")(weights)
+        # Not padding="same", for which the engine of PyTorch needs frames as large as the window. That zeros beyond
+        # the edge lower the means there does not matter: the weights of the dates are made to sum to 1 below.
+        weights = layers.ZeroPadding3D(beyond, dtype="float32")(weights)
+        weights = layers.AveragePooling3D(window, strides=1, dtype="float32")(weights)
     weights = weights * share
     weights = weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), _LEAST)
     return _mean(frames, weights)
