@@ -391,3 +391,36 @@ def test_a_model_is_loaded_and_predicts_without_the_import_of_the_compiler(tmp_p
         env={**os.environ, "PYTHONPATH": library}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+_WITH_COMPILER = """
+from rlearndeep.backends.torch import libraries
+import sys, torch
+
+with libraries._compiler_later():
+    from torch._dynamo.utils import is_compile_supported
+    assert "torch._dynamo" not in sys.modules
+    {wish}
+assert is_compile_supported("cpu") in (True, False)
+assert sys.modules["torch._dynamo.utils"] is torch._dynamo.utils
+assert not [finder for finder in sys.meta_path if isinstance(finder, libraries._Watch)]
+assert torch.compile(lambda value: value + 1, backend="eager")(torch.ones(1)) == 2
+"""
+
+
+@pytest.mark.parametrize(
+    "wish",
+    (
+        "import torch._dynamo",
+        "from torch._dynamo.utils import counters; assert hasattr(counters, 'keys')",
+        "is_compile_supported('cpu')",
+        "pass",
+    ),
+)
+def test_who_needs_the_compiler_while_libraries_are_imported_gets_it_whole(wish: str) -> None:
+    library = str(Path(networks.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_COMPILER.replace("{wish}", wish)],
+        env={**os.environ, "PYTHONPATH": library}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from rlearndeep.backends import require
 
 _COMPILER = "torch._dynamo.utils"
+_QUESTION = "is_compile_supported"
 
 
 def library(name: str, purpose: str) -> Any:
@@ -39,30 +40,55 @@ def _compiler_later() -> Iterator[None]:
     """Let both libraries be imported without PyTorch's compiler, which takes longer than all the rest of them.
 
     They mark a function as not to be compiled, and torchvision asks the compiler a question in one function of object
-    detection; for that they import all of it. Here nothing is compiled: the mark is left out, and what torchvision
-    takes from the compiler is imported when it is called.
+    detection; for that they import all of it. Here nothing is compiled: the mark is left out, and the question imports
+    the compiler when it is asked. Whoever wants more of the compiler gets it at once.
     """
     if _COMPILER in sys.modules:
         yield
         return
-    later = ModuleType(_COMPILER)
-    setattr(later, "__getattr__", _later)  # noqa: B010 - of a module, which the type checker does not know
-    sys.modules[_COMPILER] = later
-    compiler: Any = torch.compiler
+    later, compiler = _Later(_COMPILER), cast(Any, torch.compiler)
+    watch: Any = _Watch(later)
     mark, compiler.disable = compiler.disable, _unmarked
+    sys.modules[_COMPILER] = later
+    sys.meta_path.insert(0, watch)
     try:
         yield
     finally:
+        sys.meta_path.remove(watch)
         compiler.disable = mark
-        if sys.modules.get(_COMPILER) is later:
+        later.give_way()
+
+
+class _Later(ModuleType):
+    """Stands where a module of the compiler will be, until any part of the compiler is really imported."""
+
+    def give_way(self) -> None:
+        """Leave the place to the module itself."""
+        if sys.modules.get(_COMPILER) is self:
             del sys.modules[_COMPILER]
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name == _QUESTION:
+            return lambda *args: self._really(name)(*args)
+        return self._really(name)
 
-def _later(name: str) -> Callable[..., Any]:
-    """A function of the compiler that imports it when it is called."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return lambda *args, **kwargs: getattr(importlib.import_module(_COMPILER), name)(*args, **kwargs)
+    def _really(self, name: str) -> Any:
+        self.give_way()
+        return getattr(importlib.import_module(_COMPILER), name)
+
+
+class _Watch:
+    """A finder of modules that finds nothing, but sees when the compiler is imported."""
+
+    def __init__(self, later: _Later) -> None:
+        self._later = later
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Called by Python before a module is imported for the first time."""
+        if name == _COMPILER.rpartition(".")[0]:
+            self._later.give_way()
 
 
 def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
