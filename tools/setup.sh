@@ -26,9 +26,10 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The first (head) or last (tail) line of a log that names an error.
+# The first (head) or last (tail) line of a log that names an error. Of an exception that pip did not foresee (a broken
+# download, say) only the last line of the traceback tells something.
 reason() {
-    line=$(grep -E "^(E:|ERROR:)" "$1" | "$2" -n 1) || true
+    line=$(grep -E "^(E:|ERROR:)" "$1" | grep -v "^ERROR: Exception:" | "$2" -n 1) || true
     echo "${line:-$("$2" -n 1 "$1")}"
 }
 
@@ -78,22 +79,36 @@ make_venv() {
     "$python" -m venv --system-site-packages $venv || fail "$python could not make the virtual environment $venv."
 }
 
-# Done once for each content of the requirements and each interpreter; the stamp says which.
+pip_install() {
+    # Not /tmp: it is memory on Debian 13, too small for the wheels of PyTorch.
+    mkdir -p $venv/tmp
+    # shellcheck disable=SC2046,SC2086
+    TMPDIR=$PWD/$venv/tmp $venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
+        $(printf -- "--requirement %s " $requirements) >$venv/pip.log 2>&1 </dev/null
+}
+
+# Done once for each content of the requirements and each interpreter; the stamp says which. Tried again when it fails:
+# pip does not take up a download that broke half-way, and these are gigabytes.
 install_requirements() {
     stamp=$venv/.setup-$purpose
     state=$({ "$python" --version; cat $requirements; } | sha256sum)
     [ "$(cat $stamp 2>/dev/null)" != "$state" ] || return 0
     echo "setup: installing Python packages into $venv (the first time some minutes and 6 GB: PyTorch is large)"
-    # Not /tmp: it is memory on Debian 13, too small for the wheels of PyTorch.
-    mkdir -p $venv/tmp
-    # shellcheck disable=SC2046,SC2086
-    if ! TMPDIR=$PWD/$venv/tmp $venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
-            $(printf -- "--requirement %s " $requirements) >$venv/pip.log 2>&1 </dev/null; then
-        fail "pip could not install $requirements: $(reason $venv/pip.log tail). Network and some 12 GB of disk are needed" \
-            "once; all of its output is in $venv/pip.log."
-    fi
-    rm -rf $venv/tmp
-    echo "$state" >$stamp
+    for pause in 5 30 stop; do
+        if pip_install; then
+            rm -rf $venv/tmp
+            echo "$state" >$stamp
+            return
+        fi
+        rm -rf $venv/tmp
+        cause=$(reason $venv/pip.log tail)
+        [ $pause != stop ] || break
+        echo "setup: pip stopped ($cause); trying again in $pause seconds"
+        sleep $pause
+    done
+    free=$(df --output=avail --block-size=1G . | tail -n 1)
+    fail "pip could not install $requirements: $cause. Network and some 12 GB of disk are needed once ($((free)) GB are" \
+        "free here); all of its output is in $venv/pip.log."
 }
 
 packages=$(missing_packages)
