@@ -268,9 +268,9 @@ class Tile:
 class Tiling:
     """Endless grid of overlapping square-step tiles, tied to map coordinates.
 
-    Tile k of an axis covers cells ``k * step`` to ``k * step + size`` of the endless grid, where
-    ``step = size - overlap``. With an overlap of at most half the size a cell lies in at most two
-    tiles per axis.
+    Of rows, tile k covers ``k * step`` to ``k * step + size`` of the endless grid, where ``step = size - overlap``; of
+    columns ``k * step - overlap`` to ``(k + 1) * step``: a scene whose south-west corner is the origin needs no tile
+    that hardly touches it. With an overlap of at most half the size a cell lies in at most two tiles per axis.
 
     Attributes:
         size: rows and columns of a tile.
@@ -316,6 +316,7 @@ class Tiling:
 
     def _starts(self, axis: int, anchor: int, length: int) -> list[int]:
         size, step = self.size[axis], self.step[axis]
+        anchor += axis * self.overlap[axis]
         first = (anchor - size) // step + 1
         last = (anchor + length - 1) // step
         return [number * step - anchor for number in range(first, last + 1)]

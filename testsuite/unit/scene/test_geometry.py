@@ -161,13 +161,12 @@ def test_tiles_are_tied_to_the_map_not_to_the_region(tiling, region, data):
 
 
 def test_tiles_come_in_rows_from_the_top_left():
-    tiles = list(Tiling((4, 4), (1, 1)).tiles(Region(0, -7, 7, 0, 7, 7)))
+    tiles = list(Tiling((4, 4), (1, 1)).tiles(Region(5, 0, 5, 0, 5, 5)))
     starts = [(tile.window.row_start, tile.window.col_start) for tile in tiles]
     assert starts == sorted(starts)
-    assert [(tile.row, tile.col) for tile in tiles[:4]] == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    # The grid is anchored at the map's origin: a tile begins there, and the one before it still covers its first cell.
-    assert starts[0] == (-3, -3)
-    assert (0, 0) in starts
+    # The grid is anchored at the map's origin, here the south-west corner: no tile shares but one cell with the region.
+    assert starts == [(-1, -1), (-1, 2), (2, -1), (2, 2)]
+    assert [(tile.row, tile.col) for tile in tiles] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(4, 3), (4, -1), (0, 0)])
