@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
+from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
@@ -146,10 +147,12 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     dtype = choose_precision(precision, chosen)
+    module = load_network(card.network, Path(directory) / card.weights).eval()
+    example = trial(card.network, card.patch)
+    module = fold_batch_norm(module, example)
     if chosen.type == "cpu":
         keep_memory()
-    module = load_network(card.network, Path(directory) / card.weights).eval()
-    module = fold_batch_norm(module, trial(card.network, card.patch))
+        module = fold_activations(module, example)
     return Predictor(module, chosen, dtype, card)
 
 
@@ -179,6 +182,6 @@ def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy whose convolutions and linear layers, which autocast runs in ``dtype``, need no cast per batch."""
     module = copy.deepcopy(module)
     for layer in module.modules():
-        if type(layer) in (nn.Conv2d, nn.Linear):
+        if type(layer) in (nn.Conv2d, nn.Linear, ActivatedConvolution):
             layer.to(dtype)
     return module

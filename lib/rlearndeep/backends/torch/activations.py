@@ -1,0 +1,146 @@
+"""ReLU computed by the convolution before it, for prediction on a CPU: its output is not fetched from memory again."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from rlearndeep.backends.torch.feeding import Batch
+from rlearndeep.backends.torch.networks import Padded
+
+_TOLERANCE = 1e-4
+_DEPTHS = 5
+_RELU = {functional.relu, torch.relu, torch.relu_}
+_SUM = {operator.add, operator.iadd, torch.add}
+
+
+class ActivatedConvolution(nn.Conv2d):
+    """A convolution, whose output another tensor may be added to, and ReLU in one kernel of oneDNN.
+
+    Under autocast it takes any precision and computes in that of its weights. The kernel is the one that PyTorch's
+    compiler calls; it has no public name. Of other memory layouts it does not know sums in bf16.
+    """
+
+    def forward(self, images: Tensor, other: Tensor | None = None) -> Tensor:
+        """(N, channels, rows, cols) of both."""
+        kernel: Any = torch.ops.mkldnn._convolution_pointwise
+        images = images.to(self.weight.dtype, memory_format=torch.channels_last)
+        layer, shape = (self.weight, self.bias), (self.padding, self.stride, self.dilation, self.groups)
+        if other is None:
+            return kernel(images, *layer, *shape, "relu", [], "")
+        return kernel.binary(images, other.to(images.dtype), *layer, *shape, "add", 1.0, "relu", [], "")
+
+
+def fold_activations(module: nn.Module, trial: Batch) -> nn.Module:
+    """The network with each ReLU that directly follows a convolution, or a sum with one's output, computed by it.
+
+    Parts of the network that cannot be traced stay as they are, and so does a network whose answer would change, or
+    on a processor without such kernels.
+
+    Args:
+        module: in evaluation mode, on the CPU; left as it is.
+        trial: an input of one patch.
+    """
+    for depth in range(_DEPTHS):
+        folded = copy.deepcopy(module)
+        try:
+            if isinstance(folded, Padded):
+                folded.inner = _folded(folded.inner, depth)
+            else:
+                folded = _folded(folded, depth)
+            # What was traced prints its own code to standard error when it fails.
+            with torch.no_grad(), redirect_stderr(StringIO()):
+                before, after = module(trial), folded(trial)
+        except Exception:  # whatever a network does that was not made to be traced
+            continue
+        if not any(isinstance(layer, ActivatedConvolution) for layer in folded.modules()):
+            return module
+        scale = max(1.0, float(before.abs().max()))
+        if float((after - before).abs().max()) <= _TOLERANCE * scale:
+            return folded
+    return module
+
+
+def _folded(module: nn.Module, depth: int) -> nn.Module:
+    """The same, or the module itself with the largest parts replaced that can be traced.
+
+    A part that is replaced loses what it has beside ``forward``, which its surroundings may ask for; then parts of
+    it have to do, at least ``depth`` levels below.
+    """
+    if type(module) is nn.Conv2d or not any(type(layer) is nn.Conv2d for layer in module.modules()):
+        return module
+    try:
+        if not depth:
+            traced = fx.symbolic_trace(module)
+            return traced.eval() if _rewritten(traced) else module
+    except Exception:  # control flow that depends on the input, an input that is no tensor, and more
+        pass
+    for name, child in module.named_children():
+        setattr(module, name, _folded(child, max(0, depth - 1)))
+    return module
+
+
+def _rewritten(traced: fx.GraphModule) -> bool:
+    """Whether there was a ReLU to replace."""
+    layers = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module" and type(layers[node.target]) is nn.Identity:
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    found = [_replaced(traced, node, layers) for node in list(traced.graph.nodes) if _is_relu(node, layers)]
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return any(found)
+
+
+def _replaced(traced: fx.GraphModule, relu: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """Let the convolution before a ReLU compute it, if there is one that nothing else takes the output of."""
+    before: Any = relu.args[0]
+    convolution, others = before, []
+    if before.op == "call_function" and before.target in _SUM and len(before.users) == 1 and not before.kwargs:
+        found = [term for term in before.args if _is_own(term, layers) and layers[str(term.target)].groups == 1]
+        if not found:
+            return False
+        # The sum is computed where the later of its terms is: there both are known.
+        convolution = max(found, key=list(traced.graph.nodes).index)
+        others = [term for term in before.args if term is not convolution]
+        if len(others) != 1 or not isinstance(others[0], fx.Node):
+            return False
+    if not _is_own(convolution, layers):
+        return False
+    name = f"{convolution.target}_activated".replace(".", "_")
+    traced.add_submodule(name, _activated(layers[convolution.target]))
+    with traced.graph.inserting_before(relu):
+        new = traced.graph.call_module(name, (convolution.args[0], *others))
+    relu.replace_all_uses_with(new)
+    for node in dict.fromkeys((relu, before, convolution)):
+        traced.graph.erase_node(node)
+    return True
+
+
+def _is_relu(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return type(layers[str(node.target)]) is nn.ReLU
+    return node.op == "call_function" and node.target in _RELU
+
+
+def _is_own(node: Any, layers: dict[str, nn.Module]) -> bool:
+    """Whether it is a convolution of the plain kind, called once, whose output goes to one place only."""
+    layer = layers.get(str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None
+    if type(layer) is not nn.Conv2d or len(node.users) != 1 or isinstance(layer.padding, str):
+        return False
+    calls = sum(other.op == "call_module" and other.target == node.target for other in node.graph.nodes)
+    return layer.padding_mode == "zeros" and calls == 1
+
+
+def _activated(convolution: Any) -> ActivatedConvolution:
+    made: ActivatedConvolution = copy.copy(convolution)
+    made.__class__ = ActivatedConvolution
+    return made

@@ -1,0 +1,158 @@
+"""ReLU computed by the convolution before it: the same answers, and nothing touched that cannot be traced."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from rlearndeep.backends.torch import activations, networks
+from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
+from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.model import Network
+from torch import Tensor, nn
+from torch.nn import functional
+
+TRIAL = torch.randn((1, 3, 24, 20), generator=torch.Generator().manual_seed(1))
+LARGER = torch.randn((2, 3, 40, 52), generator=torch.Generator().manual_seed(2))
+
+
+class Residual(nn.Module):
+    """One ReLU in two places, one of them behind a sum, as in residual networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.relu(self.first(images))
+        return self.relu(images + self.second(inner))
+
+
+class Shared(Residual):
+    """What a convolution gives is used twice, so it must stand before ReLU and after it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.first(images)
+        return functional.relu(values) + self.second(values)
+
+
+class Twice(Residual):
+    """One convolution runs twice, once with ReLU behind it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.first(self.relu(self.first(images)))
+
+
+class BySize(Residual):
+    """What it does depends on the size of the image; its parts can be traced, itself not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.part(images)
+        return values.flip(-1) if images.shape[-1] > 30 else values
+
+
+class Asked(nn.Module):
+    """Its surroundings ask for more of it than its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+        self.part = BlockWithWidth()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.part(images) if self.part.width == 3 and images.shape[0] else images
+
+
+class BlockWithWidth(Residual):
+    @property
+    def width(self) -> int:
+        return 3
+
+
+class ByType(Residual):
+    """While it is traced, it takes its input for no tensor, and does something else."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.relu(self.first(images))
+        return values if isinstance(images, Tensor) else values * 2
+
+
+def activated(module: nn.Module) -> int:
+    return sum(isinstance(layer, ActivatedConvolution) for layer in module.modules())
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """The folded module, after a look whether it answers as before, and whether the module was left alone."""
+    module = module.eval().requires_grad_(False)
+    before = copy.deepcopy(module)
+    found = fold_activations(module, TRIAL)
+    for images in (TRIAL, LARGER, LARGER.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(found(images), before(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(module(images), before(images), rtol=0, atol=0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "least"),
+    (
+        ("mlp", {"hidden": [8, 8]}, 2),
+        ("cnn", {}, 3),
+        ("resnet18", {}, 17),
+        ("unet", {"encoder": "resnet18"}, 27),
+        ("unet", {"encoder": "efficientnet-b0"}, 10),
+        ("unetplusplus", {"encoder": "resnet18"}, 22),
+        ("deeplabv3plus", {"encoder": "resnet18"}, 25),
+        ("fpn", {"encoder": "resnet18"}, 16),
+        ("convnext_atto", {}, 0),
+    ),
+)
+def test_a_network_answers_as_before(architecture: str, options: dict, least: int) -> None:
+    torch.manual_seed(1)
+    module = networks.build(Network(architecture, 3, 4, options)).eval()
+    assert activated(folded(fold_batch_norm(module, TRIAL))) >= least
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), ((Residual, 2), (Shared, 0), (Twice, 0), (BySize, 1), (Asked, 0), (ByType, 0))
+)
+def test_only_what_may_be_joined_is_joined(kind: type[nn.Module], count: int, capfd: pytest.CaptureFixture) -> None:
+    torch.manual_seed(1)
+    assert activated(folded(kind())) == count
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", ({"padding_mode": "reflect", "padding": 1}, {"padding": "same"}))
+def test_padding_that_the_kernel_does_not_know_stays(options: dict) -> None:
+    torch.manual_seed(1)
+    assert activated(folded(nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.ReLU()))) == 0
+
+
+def test_without_the_kernel_a_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    class Nothing:
+        mkldnn = None
+
+    monkeypatch.setattr(activations.torch, "ops", Nothing)
+    module = Residual().eval()
+    assert fold_activations(module, TRIAL) is module
+    assert capfd.readouterr().err == ""
+
+
+def test_a_folded_network_computes_in_bfloat16_what_autocast_makes_of_the_plain_one() -> None:
+    torch.manual_seed(1)
+    plain = nn.Sequential(Residual(), nn.Conv2d(3, 4, 1)).eval().requires_grad_(False)
+    found = copy.deepcopy(fold_activations(plain, TRIAL)).to(memory_format=torch.channels_last)
+    assert activated(found) == 2
+    for layer in found.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(torch.bfloat16)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        low, expected = found(images), plain(images)
+    assert low.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), expected.float(), rtol=0.05, atol=0.05)
