@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from session import project, restart_with_libraries
+from session import project, restart_with_libraries, square
 
 BANDS = 5
 CLASSES = 7
@@ -126,7 +126,7 @@ def main(side: int) -> None:
     from rlearndeep.backends import get_backend
 
     with project(), tempfile.TemporaryDirectory() as place:
-        subprocess.run(["g.region", f"n={side}", "s=0", "w=0", f"e={side}", "res=1"], check=True)
+        subprocess.run(["g.region", *square(side)], check=True)
         for number in range(1, BANDS + 1):
             expression = f"band{number} = int(3000 + 800 * sin(row() * {number + 1}) + rand(0, 500))"
             subprocess.run(["r.mapcalc", "-s", expression], check=True)

@@ -20,9 +20,9 @@ import warnings
 from pathlib import Path
 
 from prediction import end_to_end, model_directory
-from session import project, restart_with_libraries, run_apart
+from session import project, restart_with_libraries, run_apart, square
 
-BANDS, ROUNDS = 5, 3
+BANDS, ROUNDS, TURNS = 5, 3, 5
 
 COMMON = """
 import sys, time
@@ -82,7 +82,7 @@ print(time.perf_counter() - start)
 
 def make_scene(side: int) -> None:
     """Bands of 16 bit with noise, as a group."""
-    subprocess.run(["g.region", f"n={side}", "s=0", "w=0", f"e={side}", "res=1"], check=True)
+    subprocess.run(["g.region", *square(side)], check=True)
     names = [f"band{number}" for number in range(1, BANDS + 1)]
     for number, name in enumerate(names, 1):
         expression = f"{name} = int(3000 + 800 * sin(row() * {number + 1}) + rand(0, 500))"
@@ -116,28 +116,30 @@ def perceptrons(place: Path, side: int) -> None:
     write_estimator(directory / card.weights, place / "estimator.joblib")
     theirs = ["r.learn.predict", "group=scene", f"load_model={place / 'estimator.joblib'}", "output=theirs"]
     tool = ["r.learn.deep.predict", "group=scene", f"model={directory}", "output=ours", "precision=32"]
-    whole = {name: [clock(command) for _ in range(ROUNDS)] for name, command in (("theirs", theirs), ("ours", tool))}
+    whole = in_turns({"theirs": theirs, "ours": tool})
     subprocess.run(["r.mapcalc", "different = if(ours == theirs, 0, 1)"], check=True)
-    subprocess.run(["g.region", "n=50", "s=0", "w=0", "e=50"], check=True)
-    start = {name: [clock(command) for _ in range(ROUNDS)] for name, command in (("theirs", theirs), ("ours", tool))}
+    subprocess.run(["g.region", *square(50)], check=True)
+    start = in_turns({"theirs": theirs, "ours": tool})
     subprocess.run(["g.region", "raster=different"], check=True)
     statistic = subprocess.run(["r.univar", "-g", "map=different"], check=True, capture_output=True, text=True).stdout
     unequal = next(float(text[4:]) for text in statistic.splitlines() if text.startswith("sum="))
-    seconds, begin = ({name: statistics.median(times) for name, times in both.items()} for both in (whole, start))
-    net = {name: seconds[name] - begin[name] for name in seconds}
+    net = {name: whole[name] - start[name] for name in whole}
     for name, label in (("theirs", "perceptron, r.learn.predict"), ("ours", "perceptron, ours, 32")):
         line(label, side * side / net[name], side * side / net["theirs"])
-    ratio = seconds["theirs"] / seconds["ours"]
-    print(f"    whole process: {seconds['theirs']:.1f} s and {seconds['ours']:.1f} s, ratio {ratio:.2f}")
-    print(f"    start-up: {begin['theirs']:.1f} s and {begin['ours']:.1f} s")
+    ratio = whole["theirs"] / whole["ours"]
+    print(f"    whole process: {whole['theirs']:.1f} s and {whole['ours']:.1f} s, ratio {ratio:.2f}")
+    print(f"    start-up: {start['theirs']:.1f} s and {start['ours']:.1f} s")
     print(f"    cells of another class: {unequal:.0f} of {side * side}", flush=True)
 
 
-def clock(command: list[str]) -> float:
-    """Seconds of a command."""
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
+def in_turns(commands: dict[str, list[str]]) -> dict[str, float]:
+    """Median seconds of each of several commands."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for name in list(commands) * TURNS:
+        start = time.perf_counter()
+        subprocess.run(commands[name], check=True, capture_output=True)
+        times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def write_estimator(weights: Path, file: Path) -> None:

@@ -87,3 +87,8 @@ def run_apart(package: str, code: str, arguments: list[str]) -> float | str:
         [sys.executable, "-c", code, *arguments], env=bare, capture_output=True, text=True, check=False
     )
     return float(done.stdout) if done.returncode == 0 else f"left out: {done.stderr.strip().splitlines()[-1]}"
+
+
+def square(side: int) -> list[str]:
+    """Words for g.region: cells of 1 m at a place that is neither good nor bad for the grid of tiles, as any scene."""
+    return [f"n={5_100_000 + side}", "s=5100000", "w=600000", f"e={600_000 + side}", "res=1"]
