@@ -2,9 +2,9 @@
 
 ::
 
-    epoch-<n>.safetensors   network, optimizer, schedule, after epoch n
-    best-<n>.safetensors    network of the best epoch so far
-    state.json              names the two, written last: what it names is whole
+    weights-<n>.safetensors   network after epoch n: of the last one, and of the best one so far
+    rest-<n>.safetensors      optimizer, schedule and so on after epoch n
+    state.json                names them, written last: what it names is whole
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
 
 STATE = "state.json"
+_FILES = ("rest", "weights", "best")
 _ARRAY = "tensor:"
 _PAIRS = "pairs:"
 
@@ -40,12 +41,14 @@ class Checkpoint:
     Attributes:
         epochs: number of epochs that are done.
         best_epoch: counted from 1.
-        best: weights of the best epoch.
+        weights: of the last epoch.
+        best: weights of the best epoch; those of the last one where it is the best.
         values: nested dictionaries and lists of plain values and arrays.
     """
 
     epochs: int
     best_epoch: int
+    weights: Arrays
     best: Arrays
     values: dict[str, Any]
 
@@ -91,23 +94,22 @@ class Writer:
 
 def _write(folder: Path, checkpoint: Checkpoint, values: Any, arrays: Arrays) -> None:
     """Write a checkpoint; an older one goes only when the new one stands."""
-    last, best = f"epoch-{checkpoint.epochs}.safetensors", f"best-{checkpoint.best_epoch}.safetensors"
+    names = {
+        "rest": f"rest-{checkpoint.epochs}.safetensors",
+        "weights": f"weights-{checkpoint.epochs}.safetensors",
+        "best": f"weights-{checkpoint.best_epoch}.safetensors",
+    }
     try:
-        _write_arrays(folder / last, arrays)
-        if not (folder / best).exists():
-            _write_arrays(folder / best, checkpoint.best)
-        state = {
-            "epochs": checkpoint.epochs,
-            "best_epoch": checkpoint.best_epoch,
-            "last": last,
-            "best": best,
-            "values": values,
-        }
+        _write_arrays(folder / names["rest"], arrays)
+        _write_arrays(folder / names["weights"], checkpoint.weights)
+        if not (folder / names["best"]).exists():  # the epoch could not be kept, for want of space
+            _write_arrays(folder / names["best"], checkpoint.best)
+        state = {"epochs": checkpoint.epochs, "best_epoch": checkpoint.best_epoch, **names, "values": values}
         write_text(folder / STATE, json.dumps(state))
     except OSError:
         _remove_all_but(folder, _named(folder))
         raise
-    _remove_all_but(folder, {last, best})
+    _remove_all_but(folder, set(names.values()))
 
 
 def read(folder: Path) -> Checkpoint | None:
@@ -120,9 +122,9 @@ def read(folder: Path) -> Checkpoint | None:
         return None
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        last, best = (_read_arrays(folder, str(state[key])) for key in ("last", "best"))
-        values = _whole(state["values"], last)
-        return Checkpoint(int(state["epochs"]), int(state["best_epoch"]), best, values)
+        rest, weights, best = (_read_arrays(folder, str(state[key])) for key in _FILES)
+        values = _whole(state["values"], rest)
+        return Checkpoint(int(state["epochs"]), int(state["best_epoch"]), weights, best, values)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise damaged(folder, error) from error
 
@@ -173,7 +175,7 @@ def _named(folder: Path) -> set[str]:
     """Files of the checkpoint that stands."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return {str(state["last"]), str(state["best"])}
+        return {str(state[key]) for key in _FILES}
     except (OSError, ValueError, KeyError):
         return set()
 

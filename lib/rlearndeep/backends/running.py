@@ -117,13 +117,13 @@ class Learner(Protocol):
         """Change the learning rate by a score of which more is better."""
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: plain values and arrays that do not change any more."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
+        """What the next epoch depends on beside the network: plain values and arrays that do not change any more."""
 
     def weights(self) -> dict[str, NDArray]:
-        """The network as it is, by names of its tensors."""
+        """The network as it is, by names of its tensors, which do not change any more."""
+
+    def restore(self, state: dict[str, Any], weights: dict[str, NDArray]) -> None:
+        """Inverse of :meth:`state` and :meth:`weights`."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,7 @@ class Run:
     Attributes:
         learning_rate: at its highest.
         history: a row per epoch.
+        weights: of the last epoch.
         best: weights of the best epoch.
         best_epoch: counted from 1.
         best_score: by which epochs are compared; more is better.
@@ -181,6 +182,7 @@ class Run:
 
     learning_rate: float
     history: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, NDArray] = field(default_factory=dict)
     best: dict[str, NDArray] = field(default_factory=dict)
     best_epoch: int = 0
     best_score: tuple[float, float] = (-math.inf, 0.0)
@@ -197,13 +199,13 @@ class Run:
         if found is None:
             return None
         try:
-            learner.restore(found.values["learner"])
+            learner.restore(found.values["learner"], found.weights)
             history = list(found.values["history"])
             rate, score = float(found.values["learning_rate"]), tuple(found.values["best_score"])
             started = time.monotonic() - history[-1]["seconds"]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise checkpoint.damaged(folder, error) from error
-        return cls(rate, history, found.best, found.best_epoch, score, started)
+        return cls(rate, history, found.weights, found.best, found.best_epoch, score, started)
 
     def epochs(self, learner: Learner, training: Any, validation: Any, around: Surroundings) -> None:
         """Train until the last epoch, or until the validation score has not risen for long enough.
@@ -232,8 +234,9 @@ class Run:
         if validation is not None:
             score = (measure.sign * row[measure.column], -row["validation_loss"])
         self.history.append(row)
+        self.weights = learner.weights()
         if score > self.best_score or not self.best:
-            self.best_score, self.best_epoch, self.best = score, row["epoch"], learner.weights()
+            self.best_score, self.best_epoch, self.best = score, row["epoch"], self.weights
         learner.after_epoch(-row["training_loss"] if validation is None else score[0])
         return row
 
@@ -258,7 +261,7 @@ class Run:
             "best_score": self.best_score,
             "learning_rate": self.learning_rate,
         }
-        return checkpoint.Checkpoint(len(self.history), self.best_epoch, self.best, values)
+        return checkpoint.Checkpoint(len(self.history), self.best_epoch, self.weights, self.best, values)
 
 
 def _check_numbers(row: dict[str, Any], rate: float) -> None:

@@ -112,16 +112,15 @@ class Learner:
         self.schedule.after_epoch(score)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on."""
+        """What the next epoch depends on beside the network."""
         return {
-            "network": _arrays(self.module.model.weights),
             "optimizer": _arrays(self._optimizer.variables),
             "schedule": self.schedule.state(),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
-        assign(self.module.model.weights, state["network"])
+    def restore(self, state: dict[str, Any], weights: dict[str, NDArray]) -> None:
+        """Inverse of :meth:`state` and :meth:`weights`."""
+        assign(self.module.model.weights, weights)
         assign(self._optimizer.variables, state["optimizer"])
         self.schedule.restore(state["schedule"])
 
@@ -131,11 +130,11 @@ class Learner:
 
     def find_rate(self, training: Feed) -> float:
         """The learning rate of a range test; the network is as before afterwards."""
-        before = self.state()
+        before = self.state(), self.weights()
         self._begin(0)
         batches = self._endless(training)
         rate = range_test(lambda rate: self._step(*next(batches), rate))
-        self.restore(before)
+        self.restore(*before)
         return rate
 
     def _begin(self, number: int) -> None:

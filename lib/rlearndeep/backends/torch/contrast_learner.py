@@ -110,12 +110,12 @@ class ContrastLearner(Trainee):
         return Epoch(float(torch.stack(losses).mean()), loss, np.array(loss))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: plain values and arrays."""
+        """What the next epoch depends on beside the network: plain values and arrays."""
         return {**super().state(), "largest": self.largest}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
-        super().restore(state)
+    def restore(self, state: dict[str, Any], weights: dict[str, NDArray]) -> None:
+        """Inverse of :meth:`state` and :meth:`weights`."""
+        super().restore(state, weights)
         self.largest = int(state["largest"])
 
     def _batches(self, feed: Feed, order: tuple[int, int] | None) -> Iterator[Batch]:

@@ -79,17 +79,17 @@ class Learner(Trainee):
         return Epoch(training_loss, *self._validate(validation))
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: plain values and arrays."""
+        """What the next epoch depends on beside the network: plain values and arrays."""
         return {**super().state(), "largest": self.largest}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
-        super().restore(state)
+    def restore(self, state: dict[str, Any], weights: dict[str, NDArray]) -> None:
+        """Inverse of :meth:`state` and :meth:`weights`."""
+        super().restore(state, weights)
         self.largest = int(state["largest"])
 
     def find_rate(self, training: Feed) -> float:
         """The learning rate of a range test; the network is as before afterwards."""
-        before = self.state()
+        before = self.state(), self.weights()
         self._random.manual_seed(self._seed)
         torch.manual_seed(self._seed)
         self._network.train()
@@ -102,7 +102,7 @@ class Learner(Trainee):
             return float(self._over_processes(self._step(images, labels)[None]))
 
         rate = range_test(loss_at)
-        self.restore(before)
+        self.restore(*before)
         return rate
 
     def _endless(self, training: Feed) -> Iterator[tuple[Batch, Tensor]]:

@@ -94,10 +94,9 @@ class Trainee:
         self.schedule.after_epoch(score)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on: plain values and arrays."""
+        """What the next epoch depends on beside the network: plain values and arrays."""
         return as_arrays(
             {
-                "module": dict(self.module.state_dict()),
                 "optimizer": self._optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "precision": self._fabric.strategy.precision.state_dict(),
@@ -108,10 +107,10 @@ class Trainee:
         """The network as it is, by names of its tensors."""
         return as_arrays(dict(self.module.state_dict()))
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
+    def restore(self, state: dict[str, Any], weights: dict[str, NDArray]) -> None:
+        """Inverse of :meth:`state` and :meth:`weights`."""
         state = as_tensors(state)
-        self.module.load_state_dict(state["module"])
+        self.module.load_state_dict(as_tensors(weights))
         self._optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self._optimizer.state.items():
             for name, value in values.items():
