@@ -25,6 +25,7 @@ from synthetic_patches import CLASSES, make_patches
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("torch", "keras")
+ENGINES = ("torch", "jax")  # beside TensorFlow, which these processes have
 
 SMALL_FCN: dict[str, Any] = {"architecture": "fcn_dilated", "network": {"filters": 8, "blocks": 2}}
 SMALL_CNN: dict[str, Any] = {"architecture": "cnn", "network": {"filters": 4, "blocks": 2, "dropout": 0.1}}
@@ -341,23 +342,55 @@ from rlearndeep.backends import get_backend
 from rlearndeep.model import read_card
 backend = get_backend("keras")
 answer = backend.load({model!r}, read_card({model!r}), "cpu", "32").predict(np.load({images!r}))
-assert "tensorflow" not in sys.modules
+assert not sys.modules.get("tensorflow")
 np.save({answer!r}, answer)
 """
 
 
-def test_another_engine_gives_the_same_answer(models: Path, tmp_path: Path) -> None:
-    model = models / "model.keras"
-    np.save(tmp_path / "images.npy", _images())
-    done = _run(
-        PREDICTING.format(
-            lib=str(ROOT / "lib"), model=str(model), images=f"{tmp_path}/images.npy", answer=f"{tmp_path}/answer.npy"
-        ),
-        KERAS_BACKEND="torch",
-    )
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_engine_gives_the_same_answer(models: Path, tmp_path: Path, engine: str) -> None:
+    here = get_backend("keras").load(models / "model.keras", read_card(models / "model.keras"), "cpu", "32")
+    there = _predicted(models / "model.keras", tmp_path, engine)
+    assert np.abs(there - here.predict(_images())).max() < 1e-4
+
+
+def _predicted(model: Path, place: Path, engine: str) -> np.ndarray:
+    """The answer to the images of a process that has another engine."""
+    np.save(place / "images.npy", _images())
+    names = {"lib": str(ROOT / "lib"), "model": str(model), "images": f"{place}/images.npy"}
+    done = _run(PREDICTING.format(**names, answer=f"{place}/answer.npy"), KERAS_BACKEND=engine)
     assert done.returncode == 0, done.stderr
-    here = get_backend("keras").load(model, read_card(model), "cpu", "32").predict(_images())
-    assert np.abs(np.load(tmp_path / "answer.npy") - here).max() < 1e-4
+    return np.load(place / "answer.npy")
+
+
+TRAINING = """
+import sys
+sys.path[:0] = [{lib!r}, {tests!r}]
+from pathlib import Path
+from rlearndeep.backends import get_backend
+from rlearndeep.learning.options import Settings
+from rlearndeep.learning.training import prepare, train
+from synthetic_patches import make_patches
+backend = get_backend("keras")
+dataset = make_patches(Path({place!r}) / "patches", size=4, count=200)
+plan = prepare([dataset], Settings("mlp", epochs=12, learning_rate=0.01, network={{"hidden": [8]}}), backend)
+scores = train(plan, Path({place!r}) / "model", backend)
+assert not sys.modules.get("tensorflow")
+print(scores["parts"]["test"]["overall_accuracy"])
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_trains_models_for_the_others(tmp_path: Path, engine: str) -> None:
+    names = {"lib": str(ROOT / "lib"), "tests": str(ROOT / "testsuite"), "place": str(tmp_path)}
+    done = _run(TRAINING.format(**names), KERAS_BACKEND=engine)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert float(done.stdout) > 0.8
+    card = read_card(tmp_path / "model")
+    assert card.training["versions"].get(engine)
+    here = get_backend("keras").load(tmp_path / "model", card, "cpu", "32").predict(_images())
+    (other,) = set(ENGINES) - {engine}
+    assert np.abs(_predicted(tmp_path / "model", tmp_path, other) - here).max() < 1e-4
 
 
 def _run(program: str, **env: str) -> subprocess.CompletedProcess:

@@ -243,7 +243,10 @@ np.save(sys.argv[3], model.predict_on_batch({name: given[name] for name in given
 """
 
 
-def test_another_engine_gives_the_same_answer_to_a_few_cells_of_a_series(tmp_path: Path, alone: Module) -> None:
+@pytest.mark.parametrize("engine", ("torch", "jax"))
+def test_another_engine_gives_the_same_answer_to_a_few_cells_of_a_series(
+    tmp_path: Path, alone: Module, engine: str
+) -> None:
     inputs = places()
     series = inputs.further["series"]
     box = np.tile(np.float32([0, 0, 2, 2]), (len(series.box), 1))
@@ -254,7 +257,7 @@ def test_another_engine_gives_the_same_answer_to_a_few_cells_of_a_series(tmp_pat
     arguments = [str(tmp_path / name) for name in (backend.FILE, "given.npz", "answer.npy")]
     done = subprocess.run(
         [sys.executable, "-c", _ELSEWHERE, *arguments],
-        env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True, check=False,
+        env={**os.environ, "KERAS_BACKEND": engine}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.moveaxis(np.load(tmp_path / "answer.npy"), -1, 1)

@@ -38,9 +38,15 @@ def _keep_triton_out() -> None:
 
     PyTorch does without it, but for ``torch.compile``. Where it was loaded first, both get on.
     """
-    if "tensorflow" in sys.modules:
+    if sys.modules.get("tensorflow"):
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
         logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it misses Triton aloud
+
+
+def _keep_tensorflow_out(engine: str) -> None:
+    """Keras imports TensorFlow for its random numbers wherever it is installed: seconds, and its greeting."""
+    if engine != "tensorflow":
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
 
 
 def _imported() -> Any:
@@ -52,6 +58,7 @@ def _imported() -> Any:
     except ImportError as error:
         raise missing_package(error.name or "keras", "The back-end 'keras'", error) from error
     _keep_triton_out()
+    _keep_tensorflow_out(keras.backend.backend())
     # What ~/.keras/keras.json of the user says must not change what a model means.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
