@@ -144,7 +144,7 @@ SCENES = {
         "aerial image (Massachusetts), U-Net, patches of 64 x 64 cells, buildings",
         "EPSG:26986",
         buildings,
-        {"batch_size": (8,), "epochs": (20,)},
+        {"batch_size": (8,), "epochs": (20,), "loss": ("cross_entropy+dice",)},
     ),
 }
 

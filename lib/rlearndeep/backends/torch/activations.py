@@ -16,7 +16,7 @@ from rlearndeep.backends.torch.feeding import Batch
 from rlearndeep.backends.torch.networks import Padded
 
 _TOLERANCE = 1e-4
-_DEPTHS = 5
+_DEPTHS = 5  # of a decoder's blocks in a U-Net++, the deepest that must be taken apart
 _RELU = {functional.relu, torch.relu, torch.relu_}
 _SUM = {operator.add, operator.iadd, torch.add}
 
