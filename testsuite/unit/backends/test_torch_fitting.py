@@ -478,7 +478,8 @@ def test_two_processes_learn_what_one_does_with_the_double_batch(tmp_path: Path)
     make_patches(tmp_path / "patches", size=4, count=50, unlabelled=0.4)
     two_processes.main(tmp_path / "patches", tmp_path / "one.safetensors", 1, 8)
     script = [two_processes.__file__, tmp_path / "patches", tmp_path / "two.safetensors", "2", "4"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--local-addr", "127.0.0.1", *script]  # the name of the machine need not lead to it
     done = subprocess.run(
         list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
