@@ -12,6 +12,7 @@ import pytest
 import torch
 from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch import networks
+from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, resolved
@@ -204,6 +205,16 @@ def test_batch_normalisation_is_folded_away(architecture: str) -> None:
         torch.testing.assert_close(folded(batch), module(batch), atol=1e-4, rtol=1e-4)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded.modules())
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), (("32", torch.float32), ("bf16", torch.bfloat16)))
+def test_a_network_that_is_loaded_for_the_cpu_is_folded(tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
+    built = network("unet")
+    backend.save(backend.build(built), tmp_path / backend.FILE)
+    layers = list(backend.load(tmp_path, card(built), "cpu", precision)._fast.modules())
+    activated = [layer for layer in layers if isinstance(layer, ActivatedConvolution)]
+    assert len(activated) > 20 and {layer.weight.dtype for layer in activated} == {dtype}
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in layers)
 
 
 class Forked(torch.nn.Module):
