@@ -127,7 +127,7 @@ SCENES = {
             "batch_size": (32, 8),
             "patience": (0,),
             "learning_rate": (0.0003, 0.003),
-            "augment": ((),),
+            "augment": ((), ("flip", "rotate", "jitter")),
         },
     ),
     "landcover": Scene(
@@ -137,7 +137,7 @@ SCENES = {
         {
             "batch_size": (12,),
             "learning_rate": (0.0003, 0.003),
-            "augment": ((), ("flip", "rotate")),
+            "augment": ((), ("flip", "rotate", "jitter")),
             "loss": (DICE.partition("=")[2],),
         },
     ),
@@ -145,7 +145,7 @@ SCENES = {
         "aerial image (Massachusetts), U-Net, patches of 64 x 64 cells, buildings",
         "EPSG:26986",
         buildings,
-        {"batch_size": (8,), "epochs": (20,), "augment": ((), ("flip", "rotate")), "loss": (DICE.partition("=")[2],)},
+        {"batch_size": (8,), "epochs": (20,), "augment": ((), ("flip", "rotate", "jitter")), "loss": (DICE.partition("=")[2],)},
     ),
 }
 

@@ -358,7 +358,7 @@ def default_rate(settings: Settings, architecture: str) -> float:
 
 def _augment(given: tuple[str, ...] | None, single: bool) -> tuple[str, ...]:
     if given is None:
-        return () if single else ("flip", "rotate", "jitter")
+        return () if single else ("flip", "rotate")
     if "none" in given and len(given) > 1:
         raise DeepLearningError(f"augment=none stands alone; got {','.join(given)}. Leave out none or the others.")
     idle = [name for name in given if single and name not in (*_FOR_SINGLE_CELLS, "none")]
