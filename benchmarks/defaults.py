@@ -145,7 +145,12 @@ SCENES = {
         "aerial image (Massachusetts), U-Net, patches of 64 x 64 cells, buildings",
         "EPSG:26986",
         buildings,
-        {"batch_size": (8,), "epochs": (20,), "augment": ((), ("flip", "rotate", "jitter")), "loss": (DICE.partition("=")[2],)},
+        {
+            "batch_size": (8,),
+            "epochs": (20,),
+            "augment": ((), ("flip", "rotate", "jitter")),
+            "loss": (DICE.partition("=")[2],),
+        },
     ),
 }
 

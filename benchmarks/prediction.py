@@ -124,12 +124,14 @@ def main(side: int) -> None:
     """Print speeds and ratios."""
     restart_with_libraries()
     from rlearndeep.backends import get_backend
+    from rlearndeep.gis.rasters import write_fast
 
     with project(), tempfile.TemporaryDirectory() as place:
         subprocess.run(["g.region", *square(side)], check=True)
         for number in range(1, BANDS + 1):
             expression = f"band{number} = int(3000 + 800 * sin(row() * {number + 1}) + rand(0, 500))"
             subprocess.run(["r.mapcalc", "-s", expression], check=True)
+        write_fast()
         unet = model_directory(Path(place), "unet", {"encoder": "resnet18"}, patch=(128, 128), stride=32, reach=32)
         mlp = model_directory(Path(place), "mlp", {"hidden": [128, 64]}, patch=(1, 1))
         print(f"{side} x {side} cells, million cells per second, medians of {RUNS}")

@@ -482,10 +482,12 @@ def check_segments(info) -> str:
 def job(options: dict, flags: dict) -> dict | None:
     """Predict; returns the object that format=json prints."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import write_fast
     from rlearndeep.gis.session import current_region
     from rlearndeep.prediction.products import plan_products
     from rlearndeep.prediction.segments import check_table_place
 
+    write_fast()
     settings = read_options(options, flags)
     work = settle(settings, current_region())
     if work.crops and settings.aggregate:

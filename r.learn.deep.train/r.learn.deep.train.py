@@ -307,7 +307,7 @@
 # % multiple: yes
 # % options: flip,rotate,crop,jitter,blur,noise,erase,none
 # % label: Random changes of patches, image and label together
-# % description: Default: flip,rotate,jitter; none for single cells
+# % description: Default: flip,rotate; none for single cells
 # % guisection: Learning
 # %end
 

@@ -198,6 +198,16 @@ def test_plain_output_names_device_time_and_classes(grass, models):
     assert sum(int(line[2]) for line in areas) == ROWS * COLS - 7
 
 
+@pytest.mark.parametrize(("asked", "found"), [({}, "LZ4"), ({"GRASS_COMPRESSOR": "ZLIB"}, "ZLIB")])
+def test_maps_are_compressed_fast_unless_the_user_chose_a_method(grass, models, asked, found):
+    make_scene(grass)
+    grass.ok(TOOL, *arguments(models), "probabilities=score", **asked)
+    assert grass.ok("r.compress", "-g", "map=map,score_2").split() == [
+        f"map|CELL|{found}|YES",
+        f"score_2|FCELL|{found}|YES",
+    ]
+
+
 @pytest.mark.parametrize("model", ["context", "patches"])
 def test_a_part_and_a_wider_region_give_the_same_map_as_the_whole(grass, models, model):
     make_scene(grass)

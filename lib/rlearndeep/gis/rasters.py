@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -307,6 +308,15 @@ class RasterWriter:
 
 
 _open_writers: list[RasterWriter] = []
+
+
+def write_fast() -> None:
+    """Let new rasters be compressed by LZ4, unless the user chose a method; to be called before any raster is touched.
+
+    GRASS's default, ZSTD, writes scores that are rounded to 0.001 half as fast, in three quarters of the space. For
+    class maps the space is the same.
+    """
+    os.environ.setdefault("GRASS_COMPRESSOR", "LZ4")
 
 
 def check_new_raster(name: str, overwrite: bool) -> None:

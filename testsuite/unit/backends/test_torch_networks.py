@@ -14,6 +14,7 @@ from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch import networks
 from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.backends.torch.upsampling import DoublingConvolution
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, resolved
 from rlearndeep.model import ModelCard, Network
@@ -213,7 +214,9 @@ def test_a_network_that_is_loaded_for_the_cpu_is_folded(tmp_path: Path, precisio
     backend.save(backend.build(built), tmp_path / backend.FILE)
     layers = list(backend.load(tmp_path, card(built), "cpu", precision)._fast.modules())
     activated = [layer for layer in layers if isinstance(layer, ActivatedConvolution)]
-    assert len(activated) > 20 and {layer.weight.dtype for layer in activated} == {dtype}
+    doubling = [layer for layer in layers if isinstance(layer, DoublingConvolution)]
+    assert len(activated) > 20 and len(doubling) == 5
+    assert {layer.weight.dtype for layer in (*activated, *doubling)} == {dtype}
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in layers)
 
 

@@ -85,6 +85,11 @@ def test_a_bad_value_is_refused_in_one_line(options: dict[str, str], fragment: s
     assert "\n" not in str(caught.value)
 
 
+def test_patches_are_flipped_and_turned_unasked_and_single_cells_left_alone() -> None:
+    assert resolved(Settings(), "cell", (8, 8), 100).augment == ("flip", "rotate")
+    assert resolved(Settings(), "cell", (1, 1), 100).augment == ()
+
+
 @pytest.mark.parametrize("step", ("flip", "rotate", "crop", "blur", "erase"))
 def test_single_cells_cannot_be_moved(step: str) -> None:
     with pytest.raises(DeepLearningError, match=f"Leave out {step}"):

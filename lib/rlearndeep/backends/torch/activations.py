@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import copy
 import operator
-from contextlib import redirect_stderr
-from io import StringIO
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from rlearndeep.backends.torch.feeding import Batch
-from rlearndeep.backends.torch.networks import Padded
-
-_TOLERANCE = 1e-4
-_DEPTHS = 5  # of a decoder's blocks in a U-Net++, the deepest that must be taken apart
 _RELU = {functional.relu, torch.relu, torch.relu_}
 _SUM = {operator.add, operator.iadd, torch.add}
 
@@ -37,67 +30,18 @@ class ActivatedConvolution(nn.Conv2d):
             return kernel(images, *layer, *shape, "relu", [], "")
         return kernel.binary(images, other.to(images.dtype), *layer, *shape, "add", 1.0, "relu", [], "")
 
-
-def fold_activations(module: nn.Module, trial: Batch) -> nn.Module:
-    """The network with each ReLU that directly follows a convolution, or a sum with one's output, computed by it.
-
-    Parts of the network that cannot be traced stay as they are, and so does a network whose answer would change, or
-    on a processor without such kernels.
-
-    Args:
-        module: in evaluation mode, on the CPU; left as it is.
-        trial: an input of one patch.
-    """
-    for depth in range(_DEPTHS):
-        folded = copy.deepcopy(module)
-        try:
-            if isinstance(folded, Padded):
-                folded.inner = _folded(folded.inner, depth)
-            else:
-                folded = _folded(folded, depth)
-            # What was traced prints its own code to standard error when it fails.
-            with torch.no_grad(), redirect_stderr(StringIO()):
-                before, after = module(trial), folded(trial)
-        except Exception:  # whatever a network does that was not made to be traced
-            continue
-        if not any(isinstance(layer, ActivatedConvolution) for layer in folded.modules()):
-            return module
-        scale = max(1.0, float(before.abs().max()))
-        if float((after - before).abs().max()) <= _TOLERANCE * scale:
-            return folded
-    return module
+    def with_inputs(self, weight: Tensor) -> ActivatedConvolution:
+        """The same for other inputs, whose weights are (outputs, inputs, rows, cols)."""
+        made = copy.copy(self)
+        made._parameters = dict(self._parameters)
+        made.in_channels, made.weight = weight.shape[1], nn.Parameter(weight, requires_grad=False)
+        return made
 
 
-def _folded(module: nn.Module, depth: int) -> nn.Module:
-    """The same, or the module itself with the largest parts replaced that can be traced.
-
-    A part that is replaced loses what it has beside ``forward``, which its surroundings may ask for; then parts of
-    it have to do, at least ``depth`` levels below.
-    """
-    if type(module) is nn.Conv2d or not any(type(layer) is nn.Conv2d for layer in module.modules()):
-        return module
-    try:
-        if not depth:
-            traced = fx.symbolic_trace(module)
-            return traced.eval() if _rewritten(traced) else module
-    except Exception:  # control flow that depends on the input, an input that is no tensor, and more
-        pass
-    for name, child in module.named_children():
-        setattr(module, name, _folded(child, max(0, depth - 1)))
-    return module
-
-
-def _rewritten(traced: fx.GraphModule) -> bool:
-    """Whether there was a ReLU to replace."""
+def fold_activations(traced: fx.GraphModule) -> bool:
+    """Let convolutions compute ReLU that directly follows them, or a sum with their output; whether there was any."""
     layers = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        if node.op == "call_module" and type(layers[node.target]) is nn.Identity:
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-    found = [_replaced(traced, node, layers) for node in list(traced.graph.nodes) if _is_relu(node, layers)]
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return any(found)
+    return any([_replaced(traced, node, layers) for node in list(traced.graph.nodes) if _is_relu(node, layers)])
 
 
 def _replaced(traced: fx.GraphModule, relu: fx.Node, layers: dict[str, nn.Module]) -> bool:

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
-from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
+from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.networks import trial
+from rlearndeep.backends.torch.rewriting import rewrite
 from rlearndeep.backends.torch.tasks import decoded
+from rlearndeep.backends.torch.upsampling import DoublingConvolution
 from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.inputs import Further, Images, Inputs, days_of
@@ -152,7 +154,7 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     module = fold_batch_norm(module, example)
     if chosen.type == "cpu":
         keep_memory()
-        module = fold_activations(module, example)
+        module = rewrite(module, example)
     return Predictor(module, chosen, dtype, card)
 
 
@@ -182,6 +184,6 @@ def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy whose convolutions and linear layers, which autocast runs in ``dtype``, need no cast per batch."""
     module = copy.deepcopy(module)
     for layer in module.modules():
-        if type(layer) in (nn.Conv2d, nn.Linear, ActivatedConvolution):
+        if type(layer) in (nn.Conv2d, nn.Linear, ActivatedConvolution, DoublingConvolution):
             layer.to(dtype)
     return module

@@ -1,14 +1,17 @@
-"""ReLU computed by the convolution before it: the same answers, and nothing touched that cannot be traced."""
+"""Networks rewritten for prediction: the same answers, and nothing touched that cannot be traced."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from rlearndeep.backends.torch import activations, networks
-from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
+from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.backends.torch.rewriting import rewrite
+from rlearndeep.backends.torch.upsampling import DoublingConvolution, UpsampledConvolution
 from rlearndeep.model import Network
 from torch import Tensor, nn
 from torch.nn import functional
@@ -103,11 +106,15 @@ def activated(module: nn.Module) -> int:
     return sum(isinstance(layer, ActivatedConvolution) for layer in module.modules())
 
 
-def folded(module: nn.Module) -> nn.Module:
-    """The folded module, after a look whether it answers as before, and whether the module was left alone."""
+def doubling(module: nn.Module) -> int:
+    return sum(isinstance(layer, DoublingConvolution) for layer in module.modules())
+
+
+def rewritten(module: nn.Module) -> nn.Module:
+    """The rewritten module, after a look whether it answers as before, and whether the module was left alone."""
     module = module.eval().requires_grad_(False)
     before = copy.deepcopy(module)
-    found = fold_activations(module, TRIAL)
+    found = rewrite(module, TRIAL)
     for images in (TRIAL, LARGER, LARGER.contiguous(memory_format=torch.channels_last)):
         torch.testing.assert_close(found(images), before(images), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(module(images), before(images), rtol=0, atol=0)
@@ -115,23 +122,25 @@ def folded(module: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options", "least"),
+    ("architecture", "options", "least", "doubled"),
     (
-        ("mlp", {"hidden": [8, 8]}, 2),
-        ("cnn", {}, 3),
-        ("resnet18", {}, 17),
-        ("unet", {"encoder": "resnet18"}, 27),
-        ("unet", {"encoder": "efficientnet-b0"}, 10),
-        ("unetplusplus", {"encoder": "resnet18"}, 22),
-        ("deeplabv3plus", {"encoder": "resnet18"}, 25),
-        ("fpn", {"encoder": "resnet18"}, 16),
-        ("convnext_atto", {}, 0),
+        ("mlp", {"hidden": [8, 8]}, 2, 0),
+        ("cnn", {}, 3, 0),
+        ("resnet18", {}, 17, 0),
+        ("unet", {"encoder": "resnet18"}, 27, 5),
+        ("unet", {"encoder": "efficientnet-b0"}, 10, 5),
+        ("unetplusplus", {"encoder": "resnet18"}, 22, 11),
+        ("deeplabv3plus", {"encoder": "resnet18"}, 25, 0),
+        ("fpn", {"encoder": "resnet18"}, 16, 0),
+        ("convnext_atto", {}, 0, 0),
     ),
 )
-def test_a_network_answers_as_before(architecture: str, options: dict, least: int) -> None:
+def test_a_network_answers_as_before(architecture: str, options: dict, least: int, doubled: int) -> None:
     torch.manual_seed(1)
     module = networks.build(Network(architecture, 3, 4, options)).eval()
-    assert activated(folded(fold_batch_norm(module, TRIAL))) >= least
+    found = rewritten(fold_batch_norm(module, TRIAL))
+    assert activated(found) >= least
+    assert doubling(found) == doubled
 
 
 @pytest.mark.parametrize(
@@ -139,14 +148,14 @@ def test_a_network_answers_as_before(architecture: str, options: dict, least: in
 )
 def test_only_what_may_be_joined_is_joined(kind: type[nn.Module], count: int, capfd: pytest.CaptureFixture) -> None:
     torch.manual_seed(1)
-    assert activated(folded(kind())) == count
+    assert activated(rewritten(kind())) == count
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("options", ({"padding_mode": "reflect", "padding": 1}, {"padding": "same"}))
 def test_padding_that_the_kernel_does_not_know_stays(options: dict) -> None:
     torch.manual_seed(1)
-    assert activated(folded(nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.ReLU()))) == 0
+    assert activated(rewritten(nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.ReLU()))) == 0
 
 
 def test_without_the_kernel_a_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
@@ -155,17 +164,80 @@ def test_without_the_kernel_a_network_stays_as_it_is(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(activations.torch, "ops", Nothing)
     module = Residual().eval()
-    assert fold_activations(module, TRIAL) is module
+    assert rewrite(module, TRIAL) is module
     assert capfd.readouterr().err == ""
 
 
-def test_a_folded_network_computes_in_bfloat16_what_autocast_makes_of_the_plain_one() -> None:
+class Decoder(nn.Module):
+    """Enlarged features, others beside them, a convolution and ReLU.
+
+    Args:
+        size: of the enlarged features, by the size of the others; None for the double by a factor.
+        ways: to join and to enlarge, other than the usual.
+    """
+
+    def __init__(self, beside: int = 1, size: Callable | None = None, kernel: int = 3, **ways) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1, stride=2)
+        self.joined = nn.Conv2d(4 + 3 * beside, 5, kernel, padding=kernel // 2, bias=ways.pop("bias", True))
+        self.beside, self.size = beside, size
+        self.order, self.ways = ways.pop("order", 1), ways
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = functional.relu(self.first(images))
+        how = {"size": self.size(images)} if self.size else {"scale_factor": 2.0}
+        features = functional.interpolate(features, **how | self.ways)
+        parts = [features, *[images] * self.beside][:: self.order]
+        return functional.relu(self.joined(torch.cat(parts, 1) if self.beside else features))
+
+
+def as_large(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
+
+
+@pytest.mark.parametrize("beside", (0, 1, 2))
+@pytest.mark.parametrize("bias", (True, False))
+@pytest.mark.parametrize("size", (None, as_large))
+def test_a_convolution_enlarges_what_it_takes(beside: int, bias: bool, size: Callable | None) -> None:
     torch.manual_seed(1)
-    plain = nn.Sequential(Residual(), nn.Conv2d(3, 4, 1)).eval().requires_grad_(False)
-    found = copy.deepcopy(fold_activations(plain, TRIAL))
-    assert activated(found) == 2
+    found = rewritten(Decoder(beside, size, bias=bias))
+    assert doubling(found) == 1
+    assert not any(node.target is functional.interpolate for node in found.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "ways", ({"kernel": 5}, {"order": -1}, {"mode": "bilinear"}, {"scale_factor": 4.0, "beside": 0}, {"kernel": 1})
+)
+def test_what_is_not_a_doubling_before_a_convolution_stays(ways: dict) -> None:
+    torch.manual_seed(1)
+    assert doubling(rewritten(Decoder(**ways))) == 0
+
+
+def test_features_that_are_not_enlarged_to_the_double_are_convolved_as_they_are() -> None:
+    torch.manual_seed(1)
+    found = rewritten(Decoder(0, lambda images: (images.shape[2] + 2, images.shape[3])))
+    assert any(isinstance(layer, UpsampledConvolution) for layer in found.modules())
+    assert doubling(found) == 0
+
+
+def test_features_that_others_take_too_stay_there_for_them() -> None:
+    class Both(Decoder):
+        def forward(self, images: Tensor) -> Tensor:
+            larger = functional.interpolate(functional.relu(self.first(images)), scale_factor=2)
+            return functional.relu(self.joined(larger)) * larger.sum(1, keepdim=True)
+
+    torch.manual_seed(1)
+    assert doubling(rewritten(Both(0))) == 1
+
+
+def test_a_rewritten_network_computes_in_bfloat16_what_autocast_makes_of_the_plain_one() -> None:
+    torch.manual_seed(1)
+    plain = nn.Sequential(Residual(), Decoder(), nn.Conv2d(5, 4, 1)).eval().requires_grad_(False)
+    found = copy.deepcopy(rewrite(plain, TRIAL))
+    assert activated(found) >= 4
+    assert doubling(found) == 1
     for layer in found.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             layer.to(torch.bfloat16)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
