@@ -26,7 +26,7 @@ from session import ROOT, project
 sys.path.append(str(ROOT / "demo"))
 TABLE = Path(__file__).resolve().with_suffix(".md")
 
-TRAINING = ("epochs=10", "patience=0")
+TRAINING = ("epochs=10", "patience=0", "augment=flip,rotate,jitter")
 FUSION = "architecture=fusion"
 ALONE = "sources=reference"
 PRETRAINED = ("pretrain=simclr", "unlabelled=unlabelled", "pretrain_epochs=10")

@@ -9,6 +9,7 @@ start "$@"
 image=${IMAGE:-$data/massachusetts/23429155_15.tif}
 areas=${AREAS:-$data/massachusetts/23429155_15.gpkg}
 class=${CLASS:-building}
+changes=augment=flip,rotate,jitter # patches are turned, and made brighter and darker as other images are
 
 if [ "$size" = quick ]; then
     rows=192 home=320 strip=128 away=128 # rows; columns of the first region, of the labels and of the test in the second
@@ -63,18 +64,18 @@ v.sample.patches group=rgbh input=areas column=cover background=0 size=64 stride
     split=block shares=80,20,0 block_size=64 buffer=0 output=patches_height patches=patches_height
 
 # 3. Networks: a U-Net on each, and network (a); with filters=64, as at full size, it is the published one.
-r.learn.deep.train patches=patches_64 model=unet_64 architecture=unet epochs=$epochs
-r.learn.deep.train patches=patches_128 model=unet_128 architecture=unet epochs=$epochs
-r.learn.deep.train patches=patches_height model=unet_height architecture=unet epochs=$epochs
+r.learn.deep.train patches=patches_64 model=unet_64 architecture=unet $changes epochs=$epochs
+r.learn.deep.train patches=patches_128 model=unet_128 architecture=unet $changes epochs=$epochs
+r.learn.deep.train patches=patches_height model=unet_height architecture=unet $changes epochs=$epochs
 r.learn.deep.train patches=patches_64 model=dilated architecture=fcn_dilated \
-    $network kernel=5,3 blocks=7 dilations=2 epochs=$epochs_dilated
+    $network kernel=5,3 blocks=7 dilations=2 $changes epochs=$epochs_dilated
 
 # 4. Another region: the strip has few labels. Go on with the model of the first region, or begin from scratch.
 g.region region=second
 v.sample.patches group=rgb input=areas column=cover background=0 size=64 stride=$stride \
     split=block shares=80,20,0 block_size=64 buffer=0 output=patches_second patches=patches_second
-r.learn.deep.train patches=patches_second model=scratch architecture=unet epochs=$few
-r.learn.deep.train patches=patches_second model=tuned weights=unet_64 epochs=$few
+r.learn.deep.train patches=patches_second model=scratch architecture=unet $changes epochs=$few
+r.learn.deep.train patches=patches_second model=tuned weights=unet_64 $changes epochs=$few
 
 # 5. Maps of the test ground, which no patch has touched, and of its segments.
 g.region region=test

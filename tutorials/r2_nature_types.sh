@@ -14,6 +14,7 @@ second=${SECOND:-$data/north_carolina/landclass96.tif}
 scene=${SCENE:-$data/aber_sentinel2/sen2_20210527_aber.tif}
 areas=${AREAS:-$data/aber_sentinel2/training_polygons.gpkg}
 weights=${WEIGHTS:-none}
+changes=augment=flip,rotate,jitter # patches are turned, and made brighter and darker as other images are
 
 if [ "$size" = quick ]; then
     cells=1500 epochs=2 epochs_patches=1 patches=60
@@ -102,7 +103,7 @@ r.learn.deep.train patches=warmth model=mlp_warmth architecture=mlp hidden=64,12
 v.sample.patches group=lsat input=points column=label label=center placement=points size=9 number=$((4 * patches)) \
     duplicates=drop output=consensus patches=consensus
 r.learn.deep.train patches=consensus model=resnet_points architecture=resnet18 weights="$weights" \
-    epochs=$epochs_patches | tee points.txt
+    $changes epochs=$epochs_patches | tee points.txt
 
 # 7. Patches strictly inside one polygon, another sensor with more bands; split per class, and whole polygons.
 new_project aber "$scene"
@@ -125,7 +126,7 @@ r.learn.deep.train patches=per_polygon model=swin architecture=swin_t weights="$
     batch_size=16 learning_rate=0.0001 augment=jitter,crop,flip,rotate epochs=$epochs_patches | tee swin.txt
 # Weights of other bands and classes: the network of the points knows six bands of Landsat, here are ten of Sentinel-2.
 r.learn.deep.train patches=per_polygon model=head architecture=resnet18 weights=resnet_points freeze=encoder \
-    batch_size=16 learning_rate=0.01 epochs=$epochs_patches | tee head.txt
+    batch_size=16 learning_rate=0.01 $changes epochs=$epochs_patches | tee head.txt
 
 # 9. What came out.
 result "identical cells in the fine grid, and cells that are left" "$(number once.txt 'identical patches')" \

@@ -11,6 +11,7 @@ image=${IMAGE:-$data/injune_stems/injune_p142_casi.tif}
 points=${POINTS:-$data/injune_stems/stems.gpkg}
 series=${SERIES:-$data/slovenia_series}
 weights=${WEIGHTS:-none}
+changes=augment=flip,rotate,jitter # patches are turned, and made brighter and darker as other images are
 
 if [ "$size" = quick ]; then
     epochs=1 epochs_crops=1 epochs_dates=1 stride=8 stride_dates=16 dates="18 45 59"
@@ -37,7 +38,7 @@ r.mapcalc expression="scene_class = if(mean_10 < $mean - 1.3 * $stddev, 3, 4)"
 v.sample.patches group=casi input=stems label=density percentile=97 ignore=scene_class ignore_values=3 size=16 \
     stride=$stride split=block block_size=80 buffer=0 output=density patches=density | tee sampled.txt
 r.learn.deep.train patches=density model=degree architecture=deeplabv3 encoder=resnet18 weights="$weights" loss=mse \
-    optimizer=adam learning_rate=0.001 epochs=$epochs | tee degree.txt
+    optimizer=adam learning_rate=0.001 $changes epochs=$epochs | tee degree.txt
 r.learn.deep.predict group=casi model=degree output=degree
 for band in 3 6 10; do r.colors -e map=fine.$band color=grey; done
 printf '%s\n' '0 white' '1 0:90:40' '2 0:90:40' '-1 white' | r.colors map=degree rules=-
@@ -56,7 +57,7 @@ printf '0:open\n1:trees\n' | r.category map=trees separator=: rules=-
 v.sample.patches group=casi raster=trees ignore=scene_class ignore_values=3 size=16 stride=$stride \
     split=block block_size=80 buffer=0 output=any_tree patches=any_tree
 r.learn.deep.train patches=any_tree model=trees architecture=deeplabv3 encoder=resnet18 weights="$weights" loss=jaccard \
-    optimizer=adam learning_rate=0.001 epochs=$epochs | tee trees.txt
+    optimizer=adam learning_rate=0.001 $changes epochs=$epochs | tee trees.txt
 
 # 3. One crop per polygon and date: its bounding box, padded. Three dates of thirteen bands; three and ten of them are used.
 new_project slovenia "$series/lulc.tif"
@@ -79,7 +80,7 @@ v.sample.patches group=rgb2,rgb3,rgb4 $crops split=acquisition validation=rgb3 t
 v.sample.patches group=ten2,ten3,ten4 $crops split=acquisition validation=ten3 test=ten4 output=dates patches=date_crops
 v.sample.patches group=ten2,ten3,ten4 $crops split=column split_column=cat shares=60,20,20 buffer=0 \
     output=polygons_apart patches=polygon_crops
-sgd="optimizer=sgd learning_rate=0.001 momentum=0.9 scheduler=step step=7 gamma=0.1 batch_size=8 epochs=$epochs_crops"
+sgd="$changes optimizer=sgd learning_rate=0.001 momentum=0.9 scheduler=step step=7 gamma=0.1 batch_size=8 epochs=$epochs_crops"
 r.learn.deep.train patches=rgb_crops model=rgb architecture=resnet18 weights="$weights" $sgd | tee rgb.txt
 # The first convolution is widened from three to ten bands: red, green and blue keep their filters.
 r.learn.deep.train patches=date_crops model=dates architecture=resnet18 weights=rgb $sgd | tee dates.txt
@@ -104,7 +105,7 @@ $sample split=acquisition output=by_date patches=date_cells | tee by_date_sample
 $sample split=block block_size=160 buffer=0 output=by_region patches=region_cells
 for split in date region; do
     r.learn.deep.train patches=${split}_cells model=by_$split architecture=deeplabv3 encoder=resnet18 weights="$weights" \
-        loss=cross_entropy epochs=$epochs_dates | tee by_$split.txt
+        loss=cross_entropy $changes epochs=$epochs_dates | tee by_$split.txt
 done
 last=${dates##* }
 r.learn.deep.predict group=date$last model=by_region output=cover

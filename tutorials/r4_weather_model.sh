@@ -12,6 +12,7 @@ labels=${LABELS:-$data/zion_landsat8/nlcd.tif}
 second=${SECOND:-$data/north_carolina}
 weights=${WEIGHTS:-none}
 encoder=${ENCODER:-resnet18} # the study had resnet50
+changes=augment=flip,rotate,jitter # patches are turned, and made brighter and darker as other images are
 
 if [ "$size" = quick ]; then
     side=192 stride=64 stride_presence=40 epochs=1 cells=2000 epochs_cells=5
@@ -61,7 +62,7 @@ for country in first second; do
         patches=presence_$country
 done
 r.learn.deep.train patches=presence_first,presence_second model=classifier architecture=$encoder \
-    weights="$weights" epochs=$epochs | tee classifier.txt
+    weights="$weights" $changes epochs=$epochs | tee classifier.txt
 
 # 3. Its trunk becomes the encoder of a U-Net under the label raster; the same from scratch. Both countries in one run.
 for country in first second; do
@@ -70,11 +71,11 @@ for country in first second; do
         block_size=1920 buffer=0 output=cover_$country patches=cover_$country
 done
 r.learn.deep.train patches=cover_first,cover_second model=with_trunk architecture=unet encoder=$encoder \
-    weights=classifier epochs=$epochs | tee with_trunk.txt
+    weights=classifier $changes epochs=$epochs | tee with_trunk.txt
 r.learn.deep.train patches=cover_first,cover_second model=scratch architecture=unet encoder=$encoder \
-    weights=none epochs=$epochs | tee scratch.txt
+    weights=none $changes epochs=$epochs | tee scratch.txt
 r.learn.deep.train patches=cover_first model=one_country architecture=unet encoder=$encoder \
-    weights=classifier epochs=$epochs
+    weights=classifier $changes epochs=$epochs
 
 # 4. The old map: maximum likelihood on the same cells, as one would have made it without networks.
 printf '%s\n' '1 6 7 8 = 2 moist' '2 3 = 1 bare' '4 = 4 wood' '5 = 3 shrub' |

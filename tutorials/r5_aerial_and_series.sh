@@ -8,6 +8,7 @@ start "$@"
 # Your own maps: a directory with a scene, labels, heights, and an index and a cloud mask per date.
 series=${SERIES:-$data/slovenia_series}
 scene=${SCENE:-$series/s2_l1c_scene2_13b.tif}
+changes=augment=flip,rotate,jitter # patches are turned, and made brighter and darker as other images are
 
 if [ "$size" = quick ]; then
     stride=16 epochs=1 epochs_places=1 filters=8
@@ -65,10 +66,10 @@ r.learn.deep.train model=encoder $fusion pretrain=simclr unlabelled=places tempe
     pretrain_epochs=$epochs_places
 # The other temperature of the study, in one run with the labels: the linear probe says what the features are worth.
 r.learn.deep.train patches=labelled model=frozen $fusion pretrain=simclr unlabelled=places temperature=0.7 \
-    pretrain_epochs=$epochs_places freeze=encoder epochs=$epochs class_weights=balanced | tee frozen.txt
+    pretrain_epochs=$epochs_places freeze=encoder $changes epochs=$epochs class_weights=balanced | tee frozen.txt
 
 # 4. Fine-tuning, and the same from scratch; then one source at a time. All on the same blocks.
-recipe="class_weights=balanced optimizer=sgd learning_rate=0.01 momentum=0.9 batch_size=8 epochs=$epochs"
+recipe="class_weights=balanced optimizer=sgd learning_rate=0.01 momentum=0.9 batch_size=8 $changes epochs=$epochs"
 r.learn.deep.train patches=labelled model=tuned $fusion weights=encoder encoder_rate=1 $recipe | tee tuned.txt
 r.learn.deep.train patches=labelled model=scratch $fusion $recipe | tee scratch.txt
 r.learn.deep.train patches=labelled model=image_alone sources=reference $recipe | tee image_alone.txt
