@@ -288,7 +288,7 @@ def _verdict(scores: dict[tuple[str, str], list[float]], names: list[str], chang
         yield f"* Clearly {word} than the defaults: {'; '.join(texts) or 'nothing'}."
     several = [change for change in changes if len(where(change, True)) > 1]
     yield f"* Clearly better on more than one scene: {', '.join(several) or 'nothing'}."
-    if DICE in several:
+    if where(DICE, True):
         yield (
             f"* {DICE} is not the default all the same: it lifts rare classes, which macro F1 counts like the others, "
             "at the cost of\n  all cells taken together and of scores that are probabilities; `benchmarks/losses.py` "

@@ -3,9 +3,10 @@
 
     benchmarks/precision.py MODEL...
 
-For prediction batch normalisation is folded away, tensors lie channels last, ReLU is computed by the convolution
-before it, and bf16 may be chosen. The cells are those of the patches that a model was trained on, as its directory
-names them, 400 patches of each part at most. Models that do not answer with a class per cell are left out by name.
+For prediction batch normalisation is folded away, tensors lie channels last, ReLU and the enlargement of features are
+computed by convolutions, and bf16 may be chosen. The cells are those of the patches that a model was trained on, as
+its directory names them, 400 patches of each part at most. Models that do not answer with a class per cell are left
+out by name.
 """
 
 from __future__ import annotations
