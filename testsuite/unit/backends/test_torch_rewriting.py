@@ -210,7 +210,8 @@ def test_a_convolution_enlarges_what_it_takes(beside: int, bias: bool, size: Cal
 )
 def test_what_is_not_a_doubling_before_a_convolution_stays(ways: dict) -> None:
     torch.manual_seed(1)
-    assert doubling(rewritten(Decoder(**ways))) == 0
+    found = rewritten(Decoder(**ways))
+    assert (activated(found), doubling(found)) == (2, 0)
 
 
 def test_features_that_are_not_enlarged_to_the_double_are_convolved_as_they_are() -> None:
@@ -218,6 +219,17 @@ def test_features_that_are_not_enlarged_to_the_double_are_convolved_as_they_are(
     found = rewritten(Decoder(0, lambda images: (images.shape[2] + 2, images.shape[3])))
     assert any(isinstance(layer, UpsampledConvolution) for layer in found.modules())
     assert doubling(found) == 0
+
+
+def test_features_that_are_joined_by_their_rows_stay() -> None:
+    class Rows(Decoder):
+        def forward(self, images: Tensor) -> Tensor:
+            larger = functional.interpolate(functional.relu(self.first(images)), scale_factor=2)
+            return functional.relu(self.joined(torch.cat([larger, larger.flip(2)], 2)))
+
+    torch.manual_seed(1)
+    found = rewritten(Rows(0))
+    assert (activated(found), doubling(found)) == (2, 0)
 
 
 def test_features_that_others_take_too_stay_there_for_them() -> None:
