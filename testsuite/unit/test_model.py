@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.model import MANIFEST, ModelCard, Network, read_card, write_card
+from rlearndeep.model import MANIFEST, MLM_SCHEMA, ModelCard, Network, read_card, write_card
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
 
@@ -119,9 +121,21 @@ def test_an_item_is_valid_stac_and_the_extensions_own_model_accepts_it(tmp_path:
         schema.MLModelProperties.model_validate(item["properties"])
 
 
+def test_an_item_is_valid_by_the_published_schema_where_that_can_be_reached() -> None:
+    pystac = pytest.importorskip("pystac")
+    pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    try:
+        socket.create_connection((urlsplit(MLM_SCHEMA).hostname, 443), timeout=5).close()
+    except OSError as error:
+        pytest.skip(f"{MLM_SCHEMA} comes with no package and cannot be reached: {error}")
+    for unit in ("cell", "patch"):
+        item = pystac.Item.from_dict(example(unit).to_json("example"), preserve_dict=True)
+        assert MLM_SCHEMA in item.validate()
+
+
 @pytest.mark.parametrize("unit", ("cell", "patch"))
 def test_an_item_keeps_the_schema_that_the_extensions_own_model_generates(unit: str) -> None:
-    """The published file comes with no package; this is the JSON schema of its authors' model of the same fields."""
+    """The JSON schema of the authors' model of the same fields, which a package has."""
     jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
     model = pytest.importorskip("stac_model.schema", reason="pip install stac-model")
     schema = model.MLModelProperties.model_json_schema()
