@@ -85,6 +85,7 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
     from rlearndeep.gis.rasters import RasterStack, RasterWriter, cell_areas, extent_window
     from rlearndeep.gis.session import current_region
     from rlearndeep.prediction.answers import Member, Question, Subject
+    from rlearndeep.prediction.journal import RowJournal
     from rlearndeep.prediction.maps import Layer, Sheets
     from rlearndeep.prediction.planning import make_plan, starts_per_chunk
     from rlearndeep.prediction.stream import Job, strips
@@ -104,7 +105,8 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
         for number, kind in enumerate(layers):
             writer = RasterWriter(f"map{number}", region, "int32" if kind == "class" else "float32")
             writers.append((Layer(kind, max(0, number - 1)), stack.enter_context(writer)))
-        Sheets(question, writers, cell_areas(region), region.cols, threads=cores, behind=1).write(strips(job))
+        journal = stack.enter_context(RowJournal(Path(os.environ["GISRC"]).parent / "journal", {}, resume=False))
+        Sheets(question, writers, cell_areas(region), region.cols, threads=cores, behind=1).write(strips(job), journal)
     return time.perf_counter() - start, counting.cells, counting.seconds
 
 

@@ -153,7 +153,7 @@ def _arrays(rows: Rows) -> dict[str, NDArray]:
         "statistics": np.array(astuple(rows.statistics), dtype=np.float64),
         "sizes": np.array([len(rows.layers), len(rows.shares)]),
     }
-    arrays |= {f"layer{number}": values for number, values in enumerate(rows.layers)}
+    arrays |= {f"kept{number}": values for number, values in enumerate(rows.layers)}
     for number, share in enumerate(rows.shares):
         arrays |= {f"{name}{number}": getattr(share, name) for name in _SHARE}
     return arrays
@@ -165,7 +165,7 @@ def _read(file: Path) -> Rows:
         count, *moments = arrays["statistics"].tolist()
         return Rows(
             int(arrays["row_stop"]),
-            tuple(arrays[f"layer{number}"] for number in range(layers)),
+            tuple(arrays[f"kept{number}"] for number in range(layers)),
             arrays["counts"],
             BandStatistics(int(count), *moments),
             tuple(Share(*(arrays[f"{name}{number}"] for name in _SHARE)) for number in range(shares)),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.prediction import confidence
-from rlearndeep.prediction.answers import CELL_NULL, PRESENT, Question
+from rlearndeep.prediction.answers import CELL_NULL, PRESENT, Question, Subject
 from rlearndeep.prediction.segments import SegmentSums, Share
 from rlearndeep.prediction.stream import Strip
 from rlearndeep.scene.bands import BandStatistics
@@ -25,6 +25,7 @@ INTEGER_KINDS = ("class", "presence")
 # Cells turned into map values at once: what they need stays in the cache.
 _CELLS = 1 << 17
 _DECIMALS = 3
+_STEPS = 10**_DECIMALS
 
 
 class Writer(Protocol):
@@ -48,6 +49,8 @@ class Journal(Protocol):
 class Layer:
     """A map to write.
 
+    Until they are written, finished rows of maps with few values are kept as small integers: a journal writes them too.
+
     Attributes:
         kind: one of ``KINDS``; scores, certainties and novelty are rounded to 0.001, values are not.
         class_index: whose presence or probability.
@@ -61,19 +64,35 @@ class Layer:
         """Type of the map."""
         return "int32" if self.kind in INTEGER_KINDS else "float32"
 
-    def values(self, cells: Cells) -> NDArray:
-        """Map values (rows, cols), null where not valid."""
+    def table(self, subject: Subject) -> NDArray | None:
+        """The map value of each integer that is kept, null last; None where the values themselves are kept."""
         if self.kind == "class":
-            categories = cells.question.subject.classes.categories.astype(np.int32)
-            return np.take(np.append(categories, np.int32(CELL_NULL)), cells.codes)
+            return np.append(subject.classes.categories.astype(np.int32), np.int32(CELL_NULL))
         if self.kind == "presence":
-            present = (cells.outputs[self.class_index] >= PRESENT).astype(np.int32)
-            return np.where(cells.valid, present, np.int32(CELL_NULL))
-        result = self._score(cells)
-        result = result.copy() if self.kind == "value" else np.round(result, _DECIMALS)
-        if not cells.complete:
-            result[~cells.valid] = np.nan
-        return result
+            return np.array([0, 1, CELL_NULL], dtype=np.int32)
+        if not self._in_steps(subject):
+            return None
+        return np.append(np.arange(_STEPS + 1, dtype=np.float32) / _STEPS, np.float32(np.nan))
+
+    def kept(self, cells: Cells) -> NDArray:
+        """What is kept of finished rows, (rows, cols): integers for :meth:`table`, or values, NaN where not valid."""
+        if self.kind == "class":
+            return cells.codes
+        if self.kind == "presence":
+            present = (cells.outputs[self.class_index] >= PRESENT).astype(np.uint8)
+            return np.where(cells.valid, present, np.uint8(2))
+        score = self._score(cells)
+        if not self._in_steps(cells.question.subject):
+            values = score.copy() if self.kind == "value" else np.round(score, _DECIMALS)
+            values[~cells.valid] = np.nan
+            return values
+        with np.errstate(invalid="ignore"):  # cells that are not valid may be anything
+            steps = np.rint(score * np.float32(_STEPS)).astype(np.uint16)
+        return steps if cells.complete else np.where(cells.valid, steps, np.uint16(_STEPS + 1))
+
+    def _in_steps(self, subject: Subject) -> bool:
+        """Whether the values are scores or certainties of classes, which lie from 0 to 1."""
+        return self.kind != "novelty" and subject.task != "value"
 
     def _score(self, cells: Cells) -> NDArray[np.float32]:
         if self.kind == "confidence":
@@ -133,6 +152,7 @@ class Cells:
         if subject.task == "value":
             return valid
         if subject.task == "presence":
+            confidence.check_numbers(self.outputs.sum(axis=0), self.valid)
             present = [((plane >= PRESENT) & self.valid).sum(axis=1) for plane in self.outputs]
             return np.stack([*present, valid[:, 0]], axis=1)
         number = len(subject.classes)
@@ -153,7 +173,7 @@ class Rows:
 
     Attributes:
         row_stop: the row of the region behind them.
-        layers: values of each layer, (rows, cols).
+        layers: what is kept for each layer, (rows, cols).
         counts: as :meth:`Cells.counts` gives them.
         statistics: of the values.
         shares: what they add to the sums of segments, in this order.
@@ -245,7 +265,8 @@ class Sheets:
 
     def _take(self, rows: Rows, writers: ThreadPoolExecutor) -> None:
         written = [
-            writers.submit(writer.write, values) for (_, writer), values in zip(self.layers, rows.layers, strict=True)
+            writers.submit(self._write, layer, writer, kept)
+            for (layer, writer), kept in zip(self.layers, rows.layers, strict=True)
         ]
         for row in written:
             row.result()
@@ -255,6 +276,10 @@ class Sheets:
         self._counts.append(rows.counts)
         self._statistics += rows.statistics
         self.progress(rows.row_stop, len(self.row_areas))
+
+    def _write(self, layer: Layer, writer: Writer, kept: NDArray) -> None:
+        table = layer.table(self.question.subject)
+        writer.write(kept if table is None else np.take(table, kept))
 
     def _rows(self, strip: Strip, parts: list[Rows]) -> Iterator[Rows]:
         """Few whole rows at once; strips of some columns are kept in ``parts`` and put together."""
@@ -280,7 +305,7 @@ class Sheets:
         if self.segments is not None:
             sums, ids_at = self.segments
             shares = (sums.share(*ids_at(cells.window), cells.outputs, cells.valid),)
-        layers = tuple(layer.values(cells) for layer, _ in self.layers)
+        layers = tuple(layer.kept(cells) for layer, _ in self.layers)
         return Rows(cells.window.row_stop, layers, cells.counts(), cells.statistics(), shares)
 
 

@@ -7,7 +7,7 @@ import pytest
 from prediction_scenes import Sheet
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.prediction.answers import CELL_NULL, Question, Subject
-from rlearndeep.prediction.maps import Layer, Sheets
+from rlearndeep.prediction.maps import Cells, Layer, Sheets
 from rlearndeep.prediction.stream import Strip
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Window
@@ -65,6 +65,34 @@ def test_presence_is_one_map_per_class_and_counts_every_class_that_is_there():
     assert (tally.cells, tally.null_cells) == (3, 1)
     assert tally.per_class.tolist() == [2, 1]
     assert tally.area.tolist() == [3, 1]
+
+
+def test_a_presence_that_is_no_number_is_refused():
+    subject, layers = Subject("presence", CLASSES), (Layer("presence", 0), Layer("probability", 1))
+    with pytest.raises(DeepLearningError, match="must answer with numbers"):
+        three_rows(subject, [[0.9, 0.5, 0.9], [0.8, np.nan, 0.9]], layers)
+    three_rows(subject, [[0.9, 0.5, np.nan], [0.8, 0.1, 0.9]], layers)
+
+
+@pytest.mark.parametrize("kind", ("probability", "confidence", "margin", "entropy", "spread"))
+def test_scores_are_rounded_once_and_kept_in_two_bytes(kind: str) -> None:
+    high = np.concatenate([[0, 1, 1e-9, 1 + 1e-7], np.random.default_rng(3).random(996)]).astype(np.float32)
+    planes = np.stack([1 - high, high, np.zeros(1000, np.float32)]).reshape(3, 10, 100)
+    valid = np.arange(1000).reshape(10, 100) % 5 != 4
+    planes[:, ~valid] = np.nan
+    question = Question(Subject("class", CLASSES), spread=True)
+    layer = Layer(kind, 1)
+    cells = Cells(question, Window(0, 10, 0, 100), planes, valid)
+    kept = layer.kept(cells)
+    assert kept.dtype.itemsize <= 2
+    exact = {
+        "probability": planes[1],
+        "confidence": planes[:2].max(axis=0),
+        "margin": np.abs(planes[1] - planes[0]),
+        "entropy": question.subject.inner(planes[:2]),
+        "spread": question.subject.spread(planes[:2], planes[2]),
+    }[kind]
+    np.testing.assert_array_equal(np.take(layer.table(question.subject), kept), np.round(exact, 3))
 
 
 def test_values_are_written_as_they_are_and_summed_up():
