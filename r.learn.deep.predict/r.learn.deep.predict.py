@@ -381,6 +381,7 @@ class Work:
 
     settings: Settings
     cards: list
+    group: object
     names: list  # of the rasters of the group that are read
     arrangement: object  # how the groups serve the models
     further: dict  # groups beside the reference, by what the models call them
@@ -433,7 +434,7 @@ def settle(settings: Settings, region) -> Work:
     question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
     names, extent = [raster.name for raster in rasters], extent_window(region, [raster.region for raster in rasters])
-    work = Work(settings, cards, names, arrangement, further, extent, segments, region, plan, question, 0)
+    work = Work(settings, cards, group, names, arrangement, further, extent, segments, region, plan, question, 0)
     return replace(work, columns=columns_of(work))
 
 
@@ -533,7 +534,7 @@ def check_names(products: list, work: Work) -> list:
 
 def warn_of_grid(work: Work) -> None:
     """Warn where the networks see other cells than those they were trained on, or lack a source."""
-    from rlearndeep.gis.groups import grid_remarks, open_group
+    from rlearndeep.gis.groups import grid_remarks
 
     region = work.region
     for card in work.cards:
@@ -548,7 +549,7 @@ def warn_of_grid(work: Work) -> None:
         gs.warning(
             _("The model was trained with the source {}, which was not given; its answers may be poorer.").format(name)
         )
-    warn_of_first(grid_remarks(open_group(work.settings.group), region))
+    warn_of_first(grid_remarks(work.group, region))
     for source in work.further.values():
         warn_of_first(source.remarks())
 
