@@ -714,7 +714,7 @@ def job(options: dict, flags: dict) -> dict:
     settings = read_settings(options)
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
-    settings.check_labels(options["input"], options["raster"], options["column"], options["split_column"])
+    settings.check_labels(*(options[key] for key in ("input", "raster", "column", "split_column", "layer")))
     region = current_region()
     groups = open_groups(several(options["group"]))
     further = open_further(options)

@@ -18,6 +18,9 @@ _DEFAULT_MIN_LABELLED = {"majority": 50.0, "presence": 100.0}
 
 _PERCENTILE = 97.0
 
+# GRASS's parser says this where the user said nothing.
+_LAYER = "1"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -182,12 +185,18 @@ class Settings:
                 f"stride= is the step of a grid of patches; got {what}. Leave it out, or choose placement=grid."
             )
 
-    def check_labels(self, vector: str, raster: str, column: str, split_column: str) -> None:
+    def check_labels(self, vector: str, raster: str, column: str, split_column: str, layer: str = _LAYER) -> None:
         """Refuse label sources that do not fit the settings; empty texts stand for what was not given.
 
         Raises:
-            DeepLearningError: no column, a rule or split without its source, or a split column without its split.
+            DeepLearningError: no column, a layer without a vector, a rule or split without its source, or a split
+                column without its split.
         """
+        if layer != _LAYER and not vector:
+            raise DeepLearningError(
+                f"layer= is a layer of the label vector; got layer={layer} without input=. Leave layer= out, or name "
+                "the vector."
+            )
         if not vector and not raster:
             self._check_unlabelled()
         if vector and bool(column) == (self.rule == "density"):

@@ -211,6 +211,14 @@ def test_density_takes_no_column_and_other_rules_need_one():
     Settings(size=(2, 2), rule="density").check_labels("points", "", "", "")
 
 
+def test_a_layer_needs_a_vector() -> None:
+    for vector, raster, column in (("", "classes", ""), ("", "", "")):
+        with pytest.raises(DeepLearningError, match="layer=2 without input="):
+            Settings(size=(2, 2)).check_labels(vector, raster, column, "", "2")
+        Settings(size=(2, 2)).check_labels(vector, raster, column, "", "1")
+    Settings(size=(2, 2)).check_labels("areas", "", "class", "", "2")
+
+
 def test_groups_of_values_can_be_split_by_a_column(tmp_path):
     table = value_table([(1,), (2,), (3,)], [1, 2, 3], {1: 1.0, 2: 2.0, 3: 3.0}, HEIGHT, {1: "a", 2: "b", 3: "c"})
     areas = np.kron(np.array([[1, 0, 2, 0, 3]]), np.ones((2, 2), dtype=int))
