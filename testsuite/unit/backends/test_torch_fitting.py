@@ -219,7 +219,7 @@ def test_nothing_is_printed_and_the_files_are_those_of_one_checkpoint(
     assert capfd.readouterr() == ("", "")
     assert rows == result.history
     assert sorted(path.name for path in tmp_path.iterdir()) == ["patches", "run"]
-    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".json", ".safetensors", ".safetensors"]
+    assert sorted(path.suffix for path in (tmp_path / "run").iterdir()) == [".arrays", ".arrays", ".json"]
 
 
 def test_ctrl_c_is_passed_on(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_run_that_goes_on_equals_an_uninterrupted_one_bit_for_bit(
     _assert_equal(fitted(tmp_path, training, validation, folder=tmp_path / "run", **options), whole)  # nothing left
 
 
-@pytest.mark.parametrize("moment", ("batch", "tensors", "state"))
+@pytest.mark.parametrize("moment", ("batch", "arrays", "state"))
 def test_an_end_at_any_moment_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -304,7 +304,7 @@ def _end_in_epoch(number: int, moment: str, patch: pytest.MonkeyPatch) -> None:
     """End in the middle of a batch, or of writing a file of the checkpoint."""
     owner, name = {
         "batch": (Learner, "_step"),
-        "tensors": (checkpoint, "save_file"),
+        "arrays": (np, "save"),
         "state": (checkpoint, "write_text"),
     }[moment]
     whole, epoch = getattr(owner, name), Learner.epoch
@@ -314,10 +314,10 @@ def _end_in_epoch(number: int, moment: str, patch: pytest.MonkeyPatch) -> None:
         current[0] = index + 1
         return epoch(self, index, *values)
 
-    def limited(*values: Any) -> Any:
+    def limited(*values: Any, **options: Any) -> Any:
         if current[0] == number:
             raise _Stopped
-        return whole(*values)
+        return whole(*values, **options)
 
     patch.setattr(Learner, "epoch", counted)
     patch.setattr(owner, name, limited)
