@@ -7,7 +7,7 @@
     state.json                  names them, written last: what it names is whole
     weights.spare, rest.spare   of an epoch before; the next files are written over them
 
-Writing over a file, straight from the arrays, takes a quarter of the time of a new file: the system has its pages in
+Writing over a file, straight from the arrays, takes a third of the time of a new file: the system has its pages in
 memory already. That time the next epoch lacks.
 """
 
