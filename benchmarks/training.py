@@ -105,7 +105,7 @@ def plain(part: Part, network: Network, device: str) -> Callable[[int], float]:
     place = choose_device(device)
     torch.manual_seed(1)
     module = get_backend("torch").build(network).to(place, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(module.parameters(), 0.001)
+    optimizer = torch.optim.AdamW(module.parameters(), 0.001, fused=True if place.type == "cpu" else None)
     images, labels = (torch.from_numpy(array).to(place) for array in part.read(np.arange(BATCH)))
     images = images.contiguous(memory_format=torch.channels_last)
     low = torch.autocast("cuda", torch.bfloat16, enabled=place.type == "cuda" and torch.cuda.is_bf16_supported())

@@ -146,6 +146,27 @@ def test_optimizers_and_schedulers_learn(tmp_path: Path, optimizer: str, schedul
     assert (len(set(rates)) == 1) == (scheduler in ("none", "plateau"))
 
 
+@pytest.mark.parametrize("optimizer", ("adamw", "adam"))
+def test_updating_all_weights_in_one_pass_changes_nothing_but_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    training, _ = parts(tmp_path, size=33, count=8, shares=(1.0, 0.0, 0.0))
+    options = {"architecture": "unet", "network": {"encoder": "resnet18"}, "optimizer": optimizer, "epochs": 2}
+    made = []
+
+    def counted(*groups: Any, fused: bool | None, **values: Any) -> Any:
+        made.append(fused)
+        return kind(*groups, **values)
+
+    passed = fitted(tmp_path, training, None, batch_size=4, **options)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[optimizer]
+    monkeypatch.setattr(torch.optim, kind.__name__, counted)
+    plain = fitted(tmp_path, training, None, batch_size=4, **options)
+    assert made == [True]
+    for one, other in zip(tensors(passed), tensors(plain), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_a_cycle_leaves_the_momentum_of_sgd_alone(tmp_path: Path) -> None:
     training, _ = parts(tmp_path, size=4, count=8, shares=(1.0, 0.0, 0.0))
     options = {"optimizer": "sgd", "scheduler": "onecycle", "augment": (), "network": {"dropout": 0.0}}
