@@ -584,7 +584,7 @@ def wait_for_rows(grass, process: subprocess.Popen, output: str) -> None:
     """Return when a prediction has finished some rows, and not all."""
     kept = grass.mapset / ".rlearndeep" / f"predict_{output}"
     until = time.monotonic() + 120
-    while not list(kept.glob("*.npz")):
+    while not list(kept.glob("*.arrays")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.002)

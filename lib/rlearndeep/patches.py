@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rlearndeep.arrayfile import load_array
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
@@ -280,20 +281,20 @@ class PatchDataset:
     @cached_property
     def index(self) -> NDArray:
         """A row per patch, dtype ``INDEX_DTYPE``."""
-        return _load(self.path / "index.npy")
+        return load_array(self.path / "index.npy", "r")
 
     @cached_property
     def labels(self) -> NDArray:
         """Labels as stored, (patches, *manifest.label_shape); ``manifest.unlabelled`` where there is none."""
-        return _load(self.path / "labels.npy")
+        return load_array(self.path / "labels.npy", "r")
 
     def images(self, source: str = "reference") -> NDArray:
         """Raw values of a source, (patches, bands, rows, cols), of a series (patches, dates, bands, rows, cols)."""
-        return _load(self.path / f"{source}.npy")
+        return load_array(self.path / f"{source}.npy", "r")
 
     def valid(self, source: str = "reference") -> NDArray[np.bool_]:
         """False where a band of the source is null, (patches, rows, cols), of a series (patches, dates, rows, cols)."""
-        return _load(self.path / f"{source}_valid.npy")
+        return load_array(self.path / f"{source}_valid.npy", "r")
 
     def positions(self, part: str) -> NDArray[np.int64]:
         """Positions of the patches of a part, ascending."""
@@ -598,8 +599,3 @@ def _rewrite_header(file: Path, shape: tuple[int, ...], dtype: np.dtype, offset:
         start = stream.tell() + (2 if version == (1, 0) else 4)
         stream.seek(start)
         stream.write((repr(values).ljust(offset - start - 1) + "\n").encode("latin1"))
-
-
-def _load(file: Path) -> NDArray:
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
-    return array

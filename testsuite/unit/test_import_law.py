@@ -31,14 +31,15 @@ DOORS = {"patches", "model"}
 LAW: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "arrayfile": set(),
     "scene": {"errors"},
-    "patches": {"errors", "scene"},
+    "patches": {"errors", "arrayfile", "scene"},
     "model": {"errors", "scene", "patches"},
     "sampling": {"errors", "scene", *DOORS},
     "learning": {"errors", "scene", *DOORS, "accuracy.metrics", "backends"},
-    "prediction": {"errors", "scene", *DOORS},
+    "prediction": {"errors", "arrayfile", "scene", *DOORS},
     "accuracy": {"errors", "scene", *DOORS},
-    "backends": {"errors", "scene", *DOORS},
+    "backends": {"errors", "arrayfile", "scene", *DOORS},
     "gis": {"errors", "scene", "patches"},
 }
 MAY_KNOW_GRASS = {"gis"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -227,6 +228,24 @@ def test_damage_is_one_sentence_with_the_way_out(tmp_path, damage):
     with pytest.raises(DeepLearningError, match=r"is damaged .*Sample the patches again") as caught:
         PatchDataset.open(tmp_path / "p")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["labels", "index", "reference", "reference_valid"])
+def test_a_flipped_bit_in_a_header_is_one_sentence_or_changes_nothing(tmp_path, name):
+    write(tmp_path / "p")
+    file = tmp_path / "p" / f"{name}.npy"
+    data = file.read_bytes()
+    refused = 0
+    for place, bit in itertools.product(range(128), (0, 1, 4, 6)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << bit
+        file.write_bytes(bytes(damaged))
+        try:
+            PatchDataset.open(tmp_path / "p")
+        except DeepLearningError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 128
 
 
 def edit(path: Path, change) -> None:

@@ -1,4 +1,4 @@
-"""The state of a run after an epoch: arrays as NumPy writes them, and JSON; nothing that could run code.
+"""The state of a run after an epoch: files of arrays, and JSON; nothing that could run code.
 
 ::
 
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rlearndeep.arrayfile import SUFFIX, Arrays, read_arrays, write_arrays
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
 
@@ -31,8 +31,6 @@ STATE = "state.json"
 _FILES = ("rest", "weights", "best")
 _ARRAY = "tensor:"
 _PAIRS = "pairs:"
-
-Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,9 @@ class Writer:
 def _write(folder: Path, checkpoint: Checkpoint, values: Any, arrays: Arrays) -> None:
     """Write a checkpoint; an older one goes only when the new one stands."""
     names = {
-        "rest": f"rest-{checkpoint.epochs}.arrays",
-        "weights": f"weights-{checkpoint.epochs}.arrays",
-        "best": f"weights-{checkpoint.best_epoch}.arrays",
+        "rest": f"rest-{checkpoint.epochs}{SUFFIX}",
+        "weights": f"weights-{checkpoint.epochs}{SUFFIX}",
+        "best": f"weights-{checkpoint.best_epoch}{SUFFIX}",
     }
     try:
         _write_arrays(folder / names["rest"], arrays)
@@ -162,9 +160,8 @@ def _write_arrays(file: Path, arrays: Arrays) -> None:
         spare.rename(hidden)
     else:
         hidden.touch()
-    with open(hidden, "r+b", buffering=0) as stream:  # NumPy copies what it writes to a buffered one
-        for array in (np.array(list(arrays), dtype=np.str_), *arrays.values()):
-            np.save(stream, array, allow_pickle=False)
+    with open(hidden, "r+b", buffering=0) as stream:
+        write_arrays(stream, arrays)
         stream.truncate()
         os.fsync(stream.fileno())
     hidden.rename(file)
@@ -174,8 +171,7 @@ def _read_arrays(folder: Path, name: str) -> Arrays:
     if Path(name).name != name:
         raise ValueError(f"'{name}' lies outside")
     with open(folder / name, "rb") as stream:
-        names = np.load(stream, allow_pickle=False).tolist()
-        return {key: np.load(stream, allow_pickle=False) for key in names}
+        return read_arrays(stream)
 
 
 def _spare(file: Path) -> Path:
@@ -192,13 +188,13 @@ def _named(folder: Path) -> set[str]:
 
 
 def _retire_all_but(folder: Path, kept: set[str]) -> None:
-    for file in folder.glob("*.arrays"):
+    for file in folder.glob(f"*{SUFFIX}"):
         if file.name not in kept:
             file.rename(_spare(file))
 
 
 def _remove_all_but(folder: Path, kept: set[str]) -> None:
-    files = [*folder.glob("*.arrays"), *folder.glob("*.part"), *folder.glob("*.spare")]
+    files = [*folder.glob(f"*{SUFFIX}"), *folder.glob("*.part"), *folder.glob("*.spare")]
     _remove(file for file in files if file.name not in kept)
 
 

@@ -1,8 +1,8 @@
 """Finished rows on disk, so that an interrupted prediction can go on.
 
-A directory with a file of what is predicted (``job.json``) and one archive of arrays per group of finished rows. An
-archive appears under its name when it is written, holds checksums of its own, and no pickles; a damaged one ends
-what is remembered. Only one process at a time may hold the directory.
+A directory with a file of what is predicted (``job.json``) and one file of arrays per group of finished rows. Such a
+file appears under its name when it is written, and holds a checksum; a damaged one ends what is remembered. Only one
+process at a time may hold the directory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.arrayfile import SUFFIX, Arrays, read_arrays, write_arrays
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
 from rlearndeep.prediction.maps import Rows
@@ -29,7 +30,11 @@ from rlearndeep.scene.bands import BandStatistics
 
 _JOB = "job.json"
 _LOCK = "lock"
+_CHECKSUM = "checksum"
 _SHARE = ("here", "sums", "cells", "lost", "lost_cells")
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError)
+"""What reading a damaged file raises."""
 
 
 class RowJournal:
@@ -83,11 +88,12 @@ class RowJournal:
         Raises:
             DeepLearningError: they cannot be written.
         """
-        file = self._directory / f"{rows.row_stop:012d}.npz"
+        file = self._directory / f"{rows.row_stop:012d}{SUFFIX}"
         hidden = file.with_suffix(".part")
+        arrays = _arrays(rows)
         with _writing(self._directory):
-            with open(hidden, "wb") as stream:
-                np.savez(stream, allow_pickle=False, **_arrays(rows))
+            with open(hidden, "wb", buffering=0) as stream:
+                write_arrays(stream, {**arrays, _CHECKSUM: _checksum(arrays)})
             hidden.rename(file)
 
     def _check(self, known: dict[str, Any]) -> None:
@@ -99,10 +105,10 @@ class RowJournal:
             )
 
     def _usable(self) -> Iterator[Path]:
-        for file in sorted(self._directory.glob("*.npz")):
+        for file in sorted(self._directory.glob(f"*{SUFFIX}")):
             try:
                 rows = _read(file)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            except UNREADABLE:
                 return
             if rows.row_stop - len(rows.counts) != self.done:
                 return
@@ -110,7 +116,7 @@ class RowJournal:
             yield file
 
     def _forget(self, but: list[Path]) -> None:
-        for file in (*self._directory.glob("*.npz"), *self._directory.glob("*.part")):
+        for file in (*self._directory.glob(f"*{SUFFIX}"), *self._directory.glob("*.part")):
             if file not in but:
                 file.unlink(missing_ok=True)
 
@@ -146,8 +152,8 @@ def _writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _arrays(rows: Rows) -> dict[str, NDArray]:
-    arrays: dict[str, NDArray] = {
+def _arrays(rows: Rows) -> Arrays:
+    arrays: Arrays = {
         "row_stop": np.array(rows.row_stop),
         "counts": rows.counts,
         "statistics": np.array(astuple(rows.statistics), dtype=np.float64),
@@ -160,16 +166,28 @@ def _arrays(rows: Rows) -> dict[str, NDArray]:
 
 
 def _read(file: Path) -> Rows:
-    with np.load(file, allow_pickle=False) as arrays:
-        layers, shares = (int(number) for number in arrays["sizes"])
-        count, *moments = arrays["statistics"].tolist()
-        return Rows(
-            int(arrays["row_stop"]),
-            tuple(arrays[f"kept{number}"] for number in range(layers)),
-            arrays["counts"],
-            BandStatistics(int(count), *moments),
-            tuple(Share(*(arrays[f"{name}{number}"] for name in _SHARE)) for number in range(shares)),
-        )
+    with open(file, "rb") as stream:
+        arrays = read_arrays(stream)
+    if arrays.pop(_CHECKSUM) != _checksum(arrays):
+        raise ValueError(f"'{file}' was changed")
+    layers, shares = (int(number) for number in arrays["sizes"])
+    count, *moments = arrays["statistics"].tolist()
+    return Rows(
+        int(arrays["row_stop"]),
+        tuple(arrays[f"kept{number}"] for number in range(layers)),
+        arrays["counts"],
+        BandStatistics(int(count), *moments),
+        tuple(Share(*(arrays[f"{name}{number}"] for name in _SHARE)) for number in range(shares)),
+    )
+
+
+def _checksum(arrays: Arrays) -> NDArray[np.uint32]:
+    """CRC-32 of all arrays, with their names, types and shapes."""
+    known = 0
+    for name, array in arrays.items():
+        known = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), known)
+        known = zlib.crc32(np.ascontiguousarray(array).data, known)
+    return np.array(known, dtype=np.uint32)
 
 
 def place(mapset: Path, output: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -67,7 +68,24 @@ def test_files_of_epochs_before_are_written_over(tmp_path: Path) -> None:
 def test_a_file_with_a_pickle_is_damaged(tmp_path: Path) -> None:
     written(tmp_path, state(1, 1))
     with open(tmp_path / "rest-1.arrays", "wb") as stream:
-        np.save(stream, np.array(["0"]))
+        np.save(stream, np.frombuffer(b'["0"]', dtype=np.uint8))
         np.save(stream, np.array([re.compile("x")], dtype=object))
     with pytest.raises(DeepLearningError, match=r"must be whole.*Object arrays cannot be loaded.* Start again"):
         checkpoint.read(tmp_path)
+
+
+def test_a_damaged_header_is_refused_in_one_line(tmp_path: Path) -> None:
+    written(tmp_path, state(1, 1))
+    file = tmp_path / "weights-1.arrays"
+    data = file.read_bytes()
+    refused = 0
+    for place, bit in itertools.product(range(256), (0, 1, 4, 6)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << bit
+        file.write_bytes(bytes(damaged))
+        try:
+            checkpoint.read(tmp_path)
+        except DeepLearningError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 64
