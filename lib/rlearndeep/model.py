@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,6 @@ class ModelCard:
             if self.extent
             else None
         )
-        bands = [_stac_band(band) for band in self.bands]
         item = {
             "type": "Feature",
             "stac_version": STAC_VERSION,
@@ -257,7 +257,7 @@ class ModelCard:
                     "type": "application/octet-stream",
                     "roles": ["mlm:model", "mlm:weights"],
                     "mlm:artifact_type": "safetensors" if self.weights.endswith(".safetensors") else "keras",
-                    "bands": bands,  # STAC allows them among the properties only if an asset has them too
+                    "bands": self._stac_bands(),  # STAC allows them among the properties only if an asset has them too
                 }
             },
         }
@@ -268,7 +268,7 @@ class ModelCard:
         version = str(self.training.get("versions", {}).get(self.backend, ""))
         return {
             "datetime": self.created or None,
-            "bands": [_stac_band(band) for band in self.bands],
+            "bands": self._stac_bands(),
             "mlm:name": _mlm_name(name),
             "mlm:architecture": self.network.architecture,
             "mlm:tasks": [task],
@@ -276,7 +276,13 @@ class ModelCard:
             **({"mlm:framework_version": version} if _VERSION_NUMBER.fullmatch(version) else {}),
             "mlm:pretrained": bool(self.training.get("pretrained", False)),
             "mlm:pretrained_source": (self.training.get("weights") or {}).get("origin"),
-            "mlm:input": [self._input()],
+            "mlm:input": [
+                _mlm_input("reference", self.bands, self.patch, self.normalization),
+                *(
+                    _mlm_input(each.name, each.bands, each.shape, each.normalization, each.dates)
+                    for each in self.branches
+                ),
+            ],
             "mlm:output": [self._output(task)],
             "rlearndeep:version": VERSION,
             "rlearndeep:backend": self.backend,
@@ -305,17 +311,10 @@ class ModelCard:
             "rlearndeep:scores": self.scores,
         }
 
-    def _input(self) -> dict:
-        return {
-            "name": "reference",
-            "bands": [str(band.semantic_label or band.name) for band in self.bands],
-            "input": {
-                "shape": [-1, len(self.bands), *self.patch],
-                "dim_order": ["batch", "bands", "height", "width"],
-                "data_type": "float32",
-            },
-            "value_scaling": self._scaling(),
-        }
+    def _stac_bands(self) -> list[dict[str, str]]:
+        """The bands that inputs name, each name once."""
+        bands = [*self.bands, *(band for source in self.branches for band in source.bands)]
+        return list({_band_name(band): _stac_band(band) for band in reversed(bands)}.values())[::-1]
 
     def _output(self, task: str) -> dict:
         if self.task == FEATURES:
@@ -341,14 +340,6 @@ class ModelCard:
                 )
             ],
         }
-
-    def _scaling(self) -> list[dict] | None:
-        if self.normalization.method != "band":
-            return None
-        return [
-            {"type": "z-score", "mean": mean, "stddev": std}
-            for mean, std in zip(self.normalization.mean, self.normalization.std, strict=True)
-        ]
 
     @classmethod
     def from_json(cls, item: dict) -> ModelCard:
@@ -441,7 +432,32 @@ class ModelCard:
 
 def _stac_band(band: Band) -> dict[str, str]:
     """A band as STAC has it: named as in the input of the model."""
-    return {"name": str(band.semantic_label or band.name), "description": f"Raster map {band.name}"}
+    return {"name": _band_name(band), "description": f"Raster map {band.name}"}
+
+
+def _band_name(band: Band) -> str:
+    return str(band.semantic_label or band.name)
+
+
+def _mlm_input(
+    name: str, bands: Sequence[Band], shape: tuple[int, int], normalization: Normalization, dates: Sequence[str] = ()
+) -> dict:
+    """An input of the network as MLM describes it; a series may have any number of dates."""
+    times, time_axis = ([-1], ["time"]) if dates else ([], [])
+    scaling = None
+    if normalization.method == "band":
+        moments = zip(normalization.mean, normalization.std, strict=True)
+        scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in moments]
+    return {
+        "name": name,
+        "bands": [_band_name(band) for band in bands],
+        "input": {
+            "shape": [-1, *times, len(bands), *shape],
+            "dim_order": ["batch", *time_axis, "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": scaling,
+    }
 
 
 def _mlm_name(name: str) -> str:
