@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from rlearndeep.backends import get_backend
+from rlearndeep.backends.keras.engine import keras
+from rlearndeep.backends.keras.layout import as_input
 from rlearndeep.learning import training
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
@@ -20,8 +22,6 @@ from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization
 from rlearndeep.scene.inputs import Further, Inputs
 from synthetic_patches import make_sources
-
-pytest.importorskip("keras")
 
 CHANCE = 0.45
 QUICK: dict[str, Any] = {"learning_rate": 0.01, "batch_size": 12, "patience": 0, "nprocs": 1, "device": "cpu"}
@@ -110,9 +110,6 @@ def test_another_network_of_several_sources_begins_where_the_model_ended(
 def test_the_file_opens_without_the_suite_and_holds_no_code(
     model: Path, backend: ModuleType, dataset: PatchDataset
 ) -> None:
-    import keras
-    from rlearndeep.backends.keras.layout import as_input
-
     card = read_card(model)
     images, _ = next(part_of(dataset).batches(4))
     opened = keras.saving.load_model(model / "model.keras")  # its safe mode is the default
