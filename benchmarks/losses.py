@@ -66,4 +66,6 @@ def main(data: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]).resolve(), sys.argv[2:])

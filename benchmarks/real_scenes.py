@@ -185,4 +185,6 @@ def main(data: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]).absolute(), sys.argv[2:])
