@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 from pathlib import Path
 from tokenize import TokenError
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,10 @@ SUFFIX = ".arrays"
 """Of files of several arrays with names."""
 
 Arrays = dict[str, NDArray]
+
+# What the blocks of all usual disks divide.
+_BLOCK = mmap.PAGESIZE
+_HEADER = 1024  # bytes that NumPy's header of an array takes at most
 
 
 def load_array(file: Path | BinaryIO, mmap_mode: Literal["r"] | None = None) -> NDArray:
@@ -28,11 +34,59 @@ def load_array(file: Path | BinaryIO, mmap_mode: Literal["r"] | None = None) -> 
         raise ValueError(f"its header is damaged ({error})") from error
 
 
-def write_arrays(stream: BinaryIO, arrays: Arrays) -> None:
-    """Write arrays with names to a file opened without a buffer, for which NumPy would copy them."""
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def write_arrays(stream: _Writable, arrays: Arrays) -> None:
+    """Write arrays with names, best to a file opened without a buffer, for which NumPy would copy them."""
     names = np.frombuffer(json.dumps(list(arrays)).encode(), dtype=np.uint8)
     for array in (names, *arrays.values()):
         np.save(stream, array, allow_pickle=False)
+
+
+class UncachedWriter:
+    """Writes files of arrays past the memory in which the system keeps files, where that is possible.
+
+    For what is hardly ever read: finding fresh pages of that memory takes longer than filling them. The files end with
+    zeros. One thread at a time may write.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _BLOCK)  # begins at a page, as the disk wants it
+
+    def write(self, file: Path, arrays: Arrays) -> None:
+        """Write arrays with names to a new file, as :func:`write_arrays` does.
+
+        Raises:
+            OSError: the disk is full, or the file cannot be written.
+        """
+        largest = sum(array.nbytes + len(name) + _HEADER for name, array in arrays.items()) + _HEADER
+        if largest > len(self._memory):
+            self._memory = mmap.mmap(-1, _whole_blocks(largest))
+        self._memory.seek(0)
+        write_arrays(self._memory, arrays)
+        end = self._memory.tell()
+        self._memory.write(bytes(_whole_blocks(end) - end))
+        try:
+            self._copy(file, getattr(os, "O_DIRECT", 0))
+        except OSError:  # not every file system can; what else is wrong shows again
+            self._copy(file, 0)
+
+    def _copy(self, file: Path, flags: int) -> None:
+        size = self._memory.tell()
+        target = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o666)
+        try:
+            with memoryview(self._memory) as content:
+                done = 0
+                while done < size:
+                    done += os.write(target, content[done:size])
+        finally:
+            os.close(target)
+
+
+def _whole_blocks(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
 
 
 def read_arrays(stream: BinaryIO) -> Arrays:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.arrayfile import SUFFIX, Arrays, read_arrays, write_arrays
+from rlearndeep.arrayfile import SUFFIX, Arrays, UncachedWriter, read_arrays
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import write_text
 from rlearndeep.prediction.maps import Rows
@@ -53,6 +53,7 @@ class RowJournal:
         self._directory = directory
         self._job = json.loads(json.dumps(job))
         self._files: list[Path] = []
+        self._writer = UncachedWriter()
         self.done = 0
         known = directory / _JOB
         if resume and not known.is_file():
@@ -92,8 +93,7 @@ class RowJournal:
         hidden = file.with_suffix(".part")
         arrays = _arrays(rows)
         with _writing(self._directory):
-            with open(hidden, "wb", buffering=0) as stream:
-                write_arrays(stream, {**arrays, _CHECKSUM: _checksum(arrays)})
+            self._writer.write(hidden, {**arrays, _CHECKSUM: _checksum(arrays)})
             hidden.rename(file)
 
     def _check(self, known: dict[str, Any]) -> None:

@@ -220,7 +220,7 @@ class Sheets:
         cols: columns of the region.
         segments: sums to fill, and the segments of a window.
         progress: called with rows done and rows in all.
-        threads: how many maps are written side by side.
+        threads: how many maps are written side by side, and beside them what the journal remembers.
         behind: how many strips may be written while later ones are computed; 0 where reading the later ones opens
             rasters, which GRASS cannot do meanwhile.
     """
@@ -239,13 +239,11 @@ class Sheets:
     def write(self, strips: Iterable[Strip], journal: Journal | None = None) -> Tally:
         """Write what a journal remembers, then the strips, which begin where it ends; the counts of both."""
         parts: list[Rows] = []
-        with ThreadPoolExecutor(max(1, min(self.threads, len(self.layers)))) as writers, ThreadPoolExecutor(1) as clerk:
+        with ThreadPoolExecutor(max(1, self.threads)) as writers, ThreadPoolExecutor(1) as clerk:
 
             def enter(strip: Strip) -> None:
                 for rows in self._rows(strip, parts):
-                    if journal is not None:
-                        journal.append(rows)
-                    self._take(rows, writers)
+                    self._take(rows, writers, journal)
 
             for rows in journal or ():
                 self._take(rows, writers)
@@ -263,13 +261,12 @@ class Sheets:
             cells, cells - known, per_class.sum(axis=0), self.row_areas[: len(counts)] @ per_class, self._statistics
         )
 
-    def _take(self, rows: Rows, writers: ThreadPoolExecutor) -> None:
-        written = [
-            writers.submit(self._write, layer, writer, kept)
-            for (layer, writer), kept in zip(self.layers, rows.layers, strict=True)
-        ]
-        for row in written:
-            row.result()
+    def _take(self, rows: Rows, writers: ThreadPoolExecutor, journal: Journal | None = None) -> None:
+        writing = [writers.submit(journal.append, rows)] if journal is not None else []
+        for (layer, writer), kept in zip(self.layers, rows.layers, strict=True):
+            writing.append(writers.submit(self._write, layer, writer, kept))
+        for one in writing:
+            one.result()
         if self.segments is not None:
             for share in rows.shares:
                 self.segments[0].add(share)

@@ -76,7 +76,7 @@ def test_a_damaged_file_ends_what_is_remembered(tmp_path):
     with pytest.raises(Killed):
         predict(tmp_path, kill_after=5)
     files = sorted(tmp_path.glob("*.arrays"))
-    files[3].write_bytes(files[3].read_bytes()[:-200])
+    files[3].write_bytes(files[3].read_bytes()[: files[3].stat().st_size // 2])
     with RowJournal(tmp_path, JOB, resume=True) as journal:
         assert len(list(journal)) == 3
         assert journal.done == int(files[2].stem)
@@ -106,10 +106,11 @@ def test_a_flipped_bit_is_seen_wherever_it_changes_anything(tmp_path):
             found = _read(file)
         except UNREADABLE:
             refused += 1
-        else:  # the padding of a header, or "<" that became "="
+        else:  # the padding of a header or of the file, or "<" that became "="
             np.testing.assert_equal(_arrays(found), rows)
-    assert refused > len(data) / 2
-    file.write_bytes(bytes(damaged))
+    assert refused > len(data.rstrip(b"\0")) / 2
+    data = data[: len(data) // 3]
+    file.write_bytes(data)
     with RowJournal(tmp_path, JOB, resume=True) as journal:
         assert len(list(journal)) == 1
 
