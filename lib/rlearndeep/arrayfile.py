@@ -20,6 +20,7 @@ Arrays = dict[str, NDArray]
 # What the blocks of all usual disks divide.
 _BLOCK = mmap.PAGESIZE
 _HEADER = 1024  # bytes that NumPy's header of an array takes at most
+_LARGEST = 16 * 1024**2
 
 
 def load_array(file: Path | BinaryIO, mmap_mode: Literal["r"] | None = None) -> NDArray:
@@ -49,7 +50,8 @@ class UncachedWriter:
     """Writes files of arrays past the memory in which the system keeps files, where that is possible.
 
     For what is hardly ever read: finding fresh pages of that memory takes longer than filling them. The files end with
-    zeros. One thread at a time may write.
+    zeros. Files of more than 16 MB, which would be held twice, are written as others are. One thread at a time may
+    write.
     """
 
     def __init__(self) -> None:
@@ -62,6 +64,10 @@ class UncachedWriter:
             OSError: the disk is full, or the file cannot be written.
         """
         largest = sum(array.nbytes + len(name) + _HEADER for name, array in arrays.items()) + _HEADER
+        if largest > _LARGEST:
+            with open(file, "wb", buffering=0) as stream:
+                write_arrays(stream, arrays)
+            return
         if largest > len(self._memory):
             self._memory = mmap.mmap(-1, _whole_blocks(largest))
         self._memory.seek(0)
