@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processor import KERNELS_IN_BFLOAT16
 from rlearndeep.backends import torch as backend
 from rlearndeep.backends.torch import networks
 from rlearndeep.backends.torch.activations import ActivatedConvolution
@@ -208,7 +209,9 @@ def test_batch_normalisation_is_folded_away(architecture: str) -> None:
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in module.modules())
 
 
-@pytest.mark.parametrize(("precision", "dtype"), (("32", torch.float32), ("bf16", torch.bfloat16)))
+@pytest.mark.parametrize(
+    ("precision", "dtype"), (("32", torch.float32), pytest.param("bf16", torch.bfloat16, marks=KERNELS_IN_BFLOAT16))
+)
 def test_a_network_that_is_loaded_for_the_cpu_is_folded(tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
     built = network("unet")
     backend.save(backend.build(built), tmp_path / backend.FILE)
@@ -218,6 +221,27 @@ def test_a_network_that_is_loaded_for_the_cpu_is_folded(tmp_path: Path, precisio
     assert len(activated) > 20 and len(doubling) == 5
     assert {layer.weight.dtype for layer in (*activated, *doubling)} == {dtype}
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in layers)
+
+
+def test_where_the_kernels_have_no_bf16_the_plain_network_computes_in_it(tmp_path: Path, monkeypatch) -> None:
+    built = network("unet")
+    backend.save(trained_a_little(backend.build(built), 4), tmp_path / backend.FILE)
+    batch = images(2, 4, (64, 96))
+    exact = backend.load(tmp_path, card(built), "cpu", "32")
+    kernel = ActivatedConvolution.forward
+
+    def as_without_avx512(self: ActivatedConvolution, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.weight.dtype != torch.float32:
+            raise RuntimeError("mkldnn_convolution: bf16 path needs the cpu support avx512bw, avx512vl and avx512dq")
+        return kernel(self, *inputs)
+
+    monkeypatch.setattr(ActivatedConvolution, "forward", as_without_avx512)
+    rounded = backend.load(tmp_path, card(built), "cpu", "bf16")
+    assert 0 < np.abs(exact.predict(batch) - rounded.predict(batch)).max() < 0.1
+    np.testing.assert_array_equal(exact.predict(batch[..., :63]), rounded.predict(batch[..., :63]))
+    scores, features = rounded.predict_with_features(batch)
+    np.testing.assert_array_equal(scores, rounded.predict(batch))
+    assert features.shape == exact.predict_with_features(batch)[1].shape
 
 
 class Forked(torch.nn.Module):

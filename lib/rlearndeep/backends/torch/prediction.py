@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from pathlib import Path
 
@@ -13,15 +12,13 @@ from torch import Tensor, nn
 
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
-from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.networks import trial
-from rlearndeep.backends.torch.rewriting import rewrite
+from rlearndeep.backends.torch.rewriting import in_precision, rewrite
 from rlearndeep.backends.torch.tasks import decoded
-from rlearndeep.backends.torch.upsampling import DoublingConvolution
 from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.inputs import Further, Images, Inputs, days_of
@@ -40,9 +37,14 @@ class Predictor:
         pixels_per_batch: a good volume of a batch in cells (patches x rows x cols).
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype, card: ModelCard) -> None:
-        self._module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self._fast = self._module if dtype == torch.float32 else _with_weights_in(self._module, dtype)
+    def __init__(
+        self, module: nn.Module, fast: nn.Module, device: torch.device, dtype: torch.dtype, card: ModelCard
+    ) -> None:
+        """``fast`` is the network for autocast to ``dtype``; ``module`` itself where that is 32-bit floating point."""
+        self._module, self._fast = (
+            network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+            for network in (module, fast)
+        )
         self._device = device
         self._dtype = dtype
         self._task, self._target = card.task, card.target
@@ -151,11 +153,12 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     dtype = choose_precision(precision, chosen)
     module = load_network(card.network, Path(directory) / card.weights).eval()
     example = trial(card.network, card.patch)
-    module = fold_batch_norm(module, example)
+    module = plain = fold_batch_norm(module, example)
     if chosen.type == "cpu":
         keep_memory()
-        module = rewrite(module, example)
-    return Predictor(module, chosen, dtype, card)
+        module = rewrite(plain, example)
+    fast = module if dtype == torch.float32 else in_precision(dtype, module, plain, example)
+    return Predictor(module, fast, chosen, dtype, card)
 
 
 def _on(device: torch.device, batch: Batch) -> Batch:
@@ -178,12 +181,3 @@ def _empty(card: ModelCard, count: int) -> Images:
 def as_tensor(array: NDArray) -> Tensor:
     """A tensor that shares the array's memory where it may be written, else a copy."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy whose convolutions and linear layers, which autocast runs in ``dtype``, need no cast per batch."""
-    module = copy.deepcopy(module)
-    for layer in module.modules():
-        if type(layer) in (nn.Conv2d, nn.Linear, ActivatedConvolution, DoublingConvolution):
-            layer.to(dtype)
-    return module

@@ -12,7 +12,7 @@ from torch import fx, nn
 from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
 from rlearndeep.backends.torch.feeding import Batch
 from rlearndeep.backends.torch.networks import Padded
-from rlearndeep.backends.torch.upsampling import fold_upsampling
+from rlearndeep.backends.torch.upsampling import DoublingConvolution, fold_upsampling
 
 _TOLERANCE = 1e-4
 _DEPTHS = 5  # of a decoder's blocks in a U-Net++, the deepest that must be taken apart
@@ -45,6 +45,35 @@ def rewrite(module: nn.Module, trial: Batch) -> nn.Module:
         scale = max(1.0, float(before.abs().max()))
         if float((after - before).abs().max()) <= _TOLERANCE * scale:
             return found
+    return module
+
+
+def in_precision(dtype: torch.dtype, module: nn.Module, plain: nn.Module, trial: Batch) -> nn.Module:
+    """A copy for autocast to ``dtype``, whose layers of most work need no cast of their weights per batch.
+
+    oneDNN has its kernels in bf16 for processors with AVX-512 or AMX only; PyTorch's own layers compute everywhere.
+
+    Args:
+        module: a network after :func:`rewrite`; it is copied where this processor has its kernels in ``dtype``.
+        plain: the network before, or ``module`` itself where it was not rewritten; else this is copied.
+        trial: an input of one patch.
+    """
+    made = _with_weights_in(dtype, module)
+    if module is plain:
+        return made
+    try:
+        with torch.no_grad(), torch.autocast("cpu", dtype), redirect_stderr(StringIO()):
+            made(trial)
+    except RuntimeError:
+        return _with_weights_in(dtype, plain)
+    return made
+
+
+def _with_weights_in(dtype: torch.dtype, module: nn.Module) -> nn.Module:
+    module = copy.deepcopy(module)
+    for layer in module.modules():
+        if type(layer) in (nn.Conv2d, nn.Linear, ActivatedConvolution, DoublingConvolution):
+            layer.to(dtype)
     return module
 
 
