@@ -165,22 +165,33 @@ class Normalization:
 def match_bands(expected: Sequence[Band], found: Sequence[Band]) -> list[int]:
     """Positions in ``found`` of the ``expected`` bands, by semantic label, then by name.
 
-    Labels are used only when every expected and every found band has a distinct one, names likewise;
-    mixing both could pick one raster twice.
+    Labels are used where every expected band has one of its own that exactly one found band has; names likewise, but
+    never for a band whose label says that it is another one. Both are not mixed: that could pick one raster twice.
 
     Raises:
         DeepLearningError: a band is missing; the message shows both sides.
     """
-    for key in ("semantic_label", "name"):
-        wanted = [getattr(band, key) for band in expected]
-        offered = [getattr(band, key) for band in found]
-        distinct = None not in offered and all(len(set(keys)) == len(keys) for keys in (wanted, offered))
-        if distinct and set(wanted) <= set(offered):
-            return [offered.index(value) for value in wanted]
+    by_label = _positions([band.semantic_label for band in expected], [band.semantic_label for band in found])
+    if by_label is not None:
+        return by_label
+    by_name = _positions([band.name for band in expected], [band.name for band in found])
+    if by_name is not None and not any(map(_contradict, expected, (found[position] for position in by_name))):
+        return by_name
     raise DeepLearningError(
         f"Bands must match those the model was trained with; it needs {_listed(expected)}, the group has "
         f"{_listed(found)}. Set semantic labels with r.semantic.label or use a group with these maps."
     )
+
+
+def _positions(wanted: Sequence[str | None], offered: Sequence[str | None]) -> list[int] | None:
+    if None in wanted or len(set(wanted)) < len(wanted) or any(offered.count(key) != 1 for key in wanted):
+        return None
+    return [offered.index(key) for key in wanted]
+
+
+def _contradict(first: Band, second: Band) -> bool:
+    labels = {first.semantic_label, second.semantic_label}
+    return None not in labels and len(labels) > 1
 
 
 def _listed(bands: Sequence[Band]) -> str:

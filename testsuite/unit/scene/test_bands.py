@@ -100,7 +100,19 @@ def test_bands_match_by_label_whatever_their_names_and_order():
 
 def test_bands_match_by_name_where_labels_are_missing_or_double():
     assert match_bands([RED, NIR], [Band("nir"), Band("red")]) == [1, 0]
-    assert match_bands([RED, NIR], [Band("nir", "S2_4"), Band("red", "S2_4")]) == [1, 0]
+    assert match_bands([RED, NIR], [Band("nir"), Band("red", "S2_4"), Band("x", "S2_4")]) == [1, 0]
+
+
+def test_bands_that_nobody_asked_for_need_no_label_of_their_own():
+    others = [Band("ndvi"), Band("a", "S2_1"), Band("b", "S2_1")]
+    assert match_bands([RED, NIR], [*others, Band("x", "S2_8"), Band("y", "S2_4")]) == [4, 3]
+    assert match_bands([RED, NIR], [*others, Band("red", "S2_8"), Band("nir", "S2_4")]) == [4, 3]
+
+
+@pytest.mark.parametrize("found", ([Band("nir", "S2_4"), Band("red", "S2_4")], [Band("red", "S2_8"), Band("nir")]))
+def test_a_band_whose_label_contradicts_its_name_is_not_taken_by_name(found):
+    with pytest.raises(DeepLearningError, match="Bands must match"):
+        match_bands([RED, NIR], found)
 
 
 def test_one_raster_is_never_taken_for_two_bands():
