@@ -97,9 +97,10 @@ def end_to_end(predictor, card, layers: list[str], overlap: int | None) -> tuple
     names = [band.name for band in card.bands]
     reading, cores = plan.reading_window(region, region.window), os.cpu_count() or 1
     with RasterStack(names, region, reading, readers=cores) as source, ExitStack() as stack:
-        columns = starts_per_chunk(plan, region, BANDS, CLASSES, len(layers), 1000)
-        extent = extent_window(region, [region])
         question = Question(Subject.of(card))
+        kept = sum(Layer(kind).bytes_kept(question.subject) for kind in layers)
+        columns = starts_per_chunk(plan, region, BANDS, CLASSES, kept, 1000)
+        extent = extent_window(region, [region])
         job = Job(source, region, extent, [Member(counting, card, tuple(range(BANDS)))], plan, question, columns)
         writers = []
         for number, kind in enumerate(layers):

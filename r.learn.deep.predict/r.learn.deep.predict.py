@@ -344,7 +344,7 @@ def read_options(options: dict, flags: dict) -> Settings:
     from rlearndeep.errors import DeepLearningError
 
     batch_size = options["batch_size"]
-    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         raise DeepLearningError(
             _("The batch size must be auto or a positive number; got '{}'. Correct batch_size=.").format(batch_size)
         )
@@ -442,13 +442,21 @@ def columns_of(work: Work) -> int:
     """How many columns of tiles may be held at once."""
     from rlearndeep.prediction.planning import Beside, starts_per_chunk
 
+    question = work.question
     bands = len(work.names) + work.arrangement.stacked_bands
-    maps = len(work.cards[0].classes) + len(_MAPS)
+    kept = sum(p.layer.bytes_kept(question.subject) for p in planned(work) if not p.of_segments)
     beside = []
     for name, shape in work.branches.items():
         source = work.further[name]
         beside.append(Beside(len(source.source.bands) * len(source.groups), source.region, shape))
-    return starts_per_chunk(work.plan, work.region, bands, work.question.planes, maps, work.settings.memory, beside)
+    return starts_per_chunk(work.plan, work.region, bands, question.planes, kept, work.settings.memory, beside)
+
+
+def planned(work: Work) -> list:
+    """The maps to make, by the names that were given."""
+    from rlearndeep.prediction.products import plan_products
+
+    return plan_products(work.settings.maps, work.question.subject, len(work.cards) * len(work.question.views))
 
 
 def open_given(settings: Settings) -> list:
@@ -485,7 +493,6 @@ def job(options: dict, flags: dict) -> dict | None:
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import write_fast
     from rlearndeep.gis.session import current_region
-    from rlearndeep.prediction.products import plan_products
     from rlearndeep.prediction.segments import check_table_place
 
     write_fast()
@@ -498,10 +505,13 @@ def job(options: dict, flags: dict) -> dict | None:
                 "of it, and got aggregate={}. Leave aggregate= out."
             ).format(settings.aggregate)
         )
+    if work.question.subject.task == "value" and settings.aggregate == "majority":
+        raise DeepLearningError(
+            _("A majority is of classes; this model says a number and got aggregate=majority. Leave aggregate= out.")
+        )
     if settings.segments_table is not None:
         check_table_place(settings.segments_table)
-    answers = len(work.cards) * len(work.question.views)
-    products = check_names(plan_products(settings.maps, work.question.subject, answers), work)
+    products = check_names(planned(work), work)
     warn_of_grid(work)
     report = predict(options, work, products)
     if options["format"] == "plain":
@@ -521,7 +531,8 @@ def check_names(products: list, work: Work) -> list:
     products = [replace(product, name=product.name.removesuffix(f"@{here}")) for product in products]
     names = [product.name for product in products]
     for name in names:
-        if not gs.legal_name(name) or names.count(name) > 1 or f"{name}@{here}" in work.inputs:
+        taken = names.count(name) > 1 or f"{name}@{here}" in work.inputs or name == "MASK"
+        if taken or not gs.legal_name(name):
             raise DeepLearningError(
                 _(
                     "Every new map needs a name of its own that is legal and not an input; got <{}>. "
@@ -626,9 +637,14 @@ def about(job) -> dict:
     """What is reported of the networks at work."""
     rows, cols = job.plan.input_size
     member = job.members[0]
+    precision = member.predictor.precision
+    changes = (
+        [float(one.card.training.get("bf16_changes", 0.0)) for one in job.members] if precision == "bf16" else [0.0]
+    )
     return {
         "device": member.predictor.device,
-        "precision": member.predictor.precision,
+        "precision": precision,
+        "precision_changes": max(changes),
         "batch_size": member.batch_size(rows * cols, job.batch_size),
     }
 
@@ -874,6 +890,7 @@ def report_of(work: Work, tally, seconds: float, networks: dict) -> dict:
         "cells_per_second": round(tally.cells / max(seconds, 1e-9)),
         "device": networks["device"],
         "precision": networks["precision"],
+        "precision_changes": networks["precision_changes"],
         "batch_size": networks["batch_size"],
         "peak_memory_mb": round(peak / (1024**2 if sys.platform == "darwin" else 1024)),
     }
@@ -892,7 +909,14 @@ def report_of(work: Work, tally, seconds: float, networks: dict) -> dict:
 
 def print_report(report: dict) -> None:
     """The report as text."""
-    print(_("Device: {}, precision {}").format(report["device"], report["precision"]))
+    line = _("Device: {}, precision {}, batches of {}").format(
+        report["device"], report["precision"], report["batch_size"]
+    )
+    if report["precision"] != "32":
+        line += _(" ({:.2%} of the answers of validation differ from those in 32 bit)").format(
+            report["precision_changes"]
+        )
+    print(line)
     print(_("Cells: {}, null: {}").format(report["cells"], report["null_cells"]))
     print(_("Time: {:.1f} s, {:.3g} cells per second").format(report["seconds"], report["cells_per_second"]))
     if "values" in report:

@@ -180,8 +180,8 @@ def test_the_map_is_exact_and_carries_categories_colours_nulls_and_history(grass
         ["red", "nir", "map", "score_2", "score_5", "score_11", "sure", "gap", "doubt"]
     )
     assert list(report) == [
-        "cells", "null_cells", "classes", "seconds", "cells_per_second", "device", "precision", "batch_size",
-        "peak_memory_mb",
+        "cells", "null_cells", "classes", "seconds", "cells_per_second", "device", "precision", "precision_changes",
+        "batch_size", "peak_memory_mb",
     ]  # fmt: skip
     assert (report["cells"], report["null_cells"], report["device"]) == (ROWS * COLS, 7, "cpu")
     assert [list(entry) for entry in report["classes"]] == [["category", "label", "cells", "area"]] * 3
@@ -196,6 +196,21 @@ def test_plain_output_names_device_time_and_classes(grass, models):
     assert "2|red wins|" in text
     areas = [line.split("|") for line in text.splitlines() if line.count("|") == 3][1:]
     assert sum(int(line[2]) for line in areas) == ROWS * COLS - 7
+    assert "differ" not in text
+
+
+def test_what_a_reduced_precision_changes_is_said(grass, models, tmp_path):
+    make_scene(grass)
+    shutil.copytree(models / "known", tmp_path / "known")
+    card = tmp_path / "known" / "model.json"
+    text = json.loads(card.read_text())
+    text["properties"]["rlearndeep:training"]["bf16_changes"] = 0.0123
+    card.write_text(json.dumps(text))
+    given = ("group=scene", f"model={tmp_path / 'known'}", "output=map", "--overwrite", "--quiet")
+    assert "precision bf16" in grass.ok(TOOL, *given, "precision=bf16")
+    assert "(1.23% of the answers" in grass.ok(TOOL, *given, "precision=bf16")
+    report = grass.json(TOOL, *given, "precision=32")
+    assert (report["precision"], report["precision_changes"]) == ("32", 0)
 
 
 @pytest.mark.parametrize(("asked", "found"), [({}, "LZ4"), ({"GRASS_COMPRESSOR": "ZLIB"}, "ZLIB")])
@@ -388,6 +403,8 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "stride" in refused("stride=3")
     assert "at least 0" in refused("overlap=-1")
     assert "batch_size" in refused("batch_size=many")
+    assert "batch_size" in refused("batch_size=²")
+    assert "name of its own" in refused("confidence=MASK")
     assert "blend=none" in refused("blend=none", "overlap=4")
     assert "cuda:7" in refused("device=cuda:7")
 
@@ -396,6 +413,11 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "segments" in refused("segments_output=objects")
     assert "segments" in refused("aggregate=majority")
     assert "not an input" in refused("segments=ids", "segments_output=ids", "--overwrite")
+    assert "to a file" in refused("segments=ids", "segments_table=-")
+    assert "majority is of classes" in refused(
+        "segments=ids", "segments_output=o", "aggregate=majority", model=models / "value"
+    )
+    assert "blend=" in refused("blend=cosine", model=models / "patches")
     assert "writable" in refused("segments=ids", f"segments_table={tmp_path / 'absent' / 'x.csv'}")
 
     assert sorted(grass.maps("raster")) == before

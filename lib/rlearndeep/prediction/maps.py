@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Protocol
 
@@ -63,6 +63,14 @@ class Layer:
     def dtype(self) -> str:
         """Type of the map."""
         return "int32" if self.kind in INTEGER_KINDS else "float32"
+
+    def bytes_kept(self, subject: Subject) -> int:
+        """Bytes of a cell of finished rows."""
+        if self.kind == "class":
+            return np.min_scalar_type(len(subject.classes)).itemsize
+        if self.kind == "presence":
+            return 1
+        return 2 if self._in_steps(subject) else 4
 
     def table(self, subject: Subject) -> NDArray | None:
         """The map value of each integer that is kept, null last; None where the values themselves are kept."""
@@ -238,11 +246,11 @@ class Sheets:
 
     def write(self, strips: Iterable[Strip], journal: Journal | None = None) -> Tally:
         """Write what a journal remembers, then the strips, which begin where it ends; the counts of both."""
-        parts: list[Rows] = []
+        columns = _Columns(self.cols)
         with ThreadPoolExecutor(max(1, self.threads)) as writers, ThreadPoolExecutor(1) as clerk:
 
             def enter(strip: Strip) -> None:
-                for rows in self._rows(strip, parts):
+                for rows in self._rows(strip, columns):
                     self._take(rows, writers, journal)
 
             for rows in journal or ():
@@ -276,15 +284,21 @@ class Sheets:
 
     def _write(self, layer: Layer, writer: Writer, kept: NDArray) -> None:
         table = layer.table(self.question.subject)
-        writer.write(kept if table is None else np.take(table, kept))
+        rows = len(kept) if table is None else max(1, _CELLS // self.cols)
+        for first in range(0, len(kept), rows):
+            part = kept[first : first + rows]
+            writer.write(part if table is None else np.take(table, part))
 
-    def _rows(self, strip: Strip, parts: list[Rows]) -> Iterator[Rows]:
-        """Few whole rows at once; strips of some columns are kept in ``parts`` and put together."""
+    def _rows(self, strip: Strip, columns: _Columns) -> Iterator[Rows]:
+        """Few whole rows at once; strips of some columns are put together first."""
         for cells in self._pieces(strip):
-            parts.append(self._rendered(cells))
+            rows = self._rendered(cells)
+            if cells.window.cols == self.cols:
+                yield rows
+                continue
+            columns.add(cells.window, rows)
             if cells.window.col_stop == self.cols:
-                yield _beside(parts)
-                parts.clear()
+                yield columns.whole()
 
     def _pieces(self, strip: Strip) -> Iterator[Cells]:
         window = strip.window
@@ -306,14 +320,32 @@ class Sheets:
         return Rows(cells.window.row_stop, layers, cells.counts(), cells.statistics(), shares)
 
 
-def _beside(parts: Sequence[Rows]) -> Rows:
-    """Columns of the same rows, put together."""
-    if len(parts) == 1:
-        return parts[0]
-    return Rows(
-        parts[0].row_stop,
-        tuple(np.concatenate(values, axis=1) for values in zip(*(part.layers for part in parts), strict=True)),
-        np.sum([part.counts for part in parts], axis=0),
-        reduce(BandStatistics.__add__, (part.statistics for part in parts)),
-        tuple(share for part in parts for share in part.shares),
-    )
+class _Columns:
+    """Columns of the same rows, put together in memory that is used again for later rows."""
+
+    def __init__(self, cols: int) -> None:
+        self._cols = cols
+        self._layers: list[NDArray] = []
+        self._parts: list[Rows] = []
+
+    def add(self, window: Window, rows: Rows) -> None:
+        """Columns to the right of those before."""
+        if not self._layers:
+            self._layers = [np.empty((0, self._cols), dtype=layer.dtype) for layer in rows.layers]
+        for number, layer in enumerate(rows.layers):
+            if len(self._layers[number]) < window.rows:
+                self._layers[number] = np.empty((window.rows, self._cols), dtype=layer.dtype)
+            self._layers[number][: window.rows, window.col_start : window.col_stop] = layer
+        self._parts.append(replace(rows, layers=()))
+
+    def whole(self) -> Rows:
+        """Whole rows, to be used before the next columns come."""
+        parts, self._parts = self._parts, []
+        counts = np.sum([part.counts for part in parts], axis=0)
+        return Rows(
+            parts[0].row_stop,
+            tuple(layer[: len(counts)] for layer in self._layers),
+            counts,
+            reduce(BandStatistics.__add__, (part.statistics for part in parts)),
+            tuple(share for part in parts for share in part.shares),
+        )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard
-from rlearndeep.prediction.blending import Blending
+from rlearndeep.prediction.blending import BLENDS, Blending
 from rlearndeep.prediction.branches import Places
 from rlearndeep.scene.geometry import Region, Tiling, Window
 
@@ -161,7 +161,7 @@ Plan = TilePlan | BlockPlan
 
 
 def make_plan(
-    cards: Sequence[ModelCard], overlap: int | None = None, blend: str = "linear", stride: int | None = None
+    cards: Sequence[ModelCard], overlap: int | None = None, blend: str = BLENDS[0], stride: int | None = None
 ) -> Plan:
     """The cut that serves one or several models.
 
@@ -180,6 +180,11 @@ def make_plan(
             raise DeepLearningError(
                 "Tiles overlap for models that answer per cell; this model answers once per patch and got "
                 f"overlap={overlap}. Use stride= for the cell size of the answer."
+            )
+        if blend != BLENDS[0]:
+            raise DeepLearningError(
+                "Tiles are blended for models that answer per cell; this model answers once per patch and got "
+                f"blend={blend}. Leave blend= out."
             )
         return _block_plan(patch, stride)
     if stride is not None:
@@ -260,7 +265,7 @@ def starts_per_chunk(
     region: Region,
     bands: int,
     classes: int,
-    layers: int,
+    kept: int,
     memory: int,
     further: Sequence[Beside] = (),
 ) -> int:
@@ -271,7 +276,7 @@ def starts_per_chunk(
         region: the region to predict.
         bands: number of bands read.
         classes: number of classes.
-        layers: number of maps written.
+        kept: bytes of a cell of all maps while the columns of its row are put together.
         memory: megabytes for strips, the network not counted.
         further: sources that are read in their own cells.
 
@@ -295,7 +300,7 @@ def starts_per_chunk(
     budget = memory * _MEGABYTE - _FLOAT * classes * below * region.cols
     if held(min(region.cols, step * starts)) <= budget:
         return starts
-    budget -= _FLOAT * step_rows * region.cols * layers
+    budget -= step_rows * region.cols * kept
     if held(width) > budget:
         needed = memory + math.ceil((held(width) - budget) / _MEGABYTE)
         also = f", {sum(source.planes for source in further)} bands of further sources" if further else ""

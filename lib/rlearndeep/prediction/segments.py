@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import write_text
 from rlearndeep.prediction.answers import PRESENT, Subject
 from rlearndeep.prediction.stream import Strip
 from rlearndeep.scene.geometry import Region, Window
@@ -28,6 +27,8 @@ _SPAN_ALWAYS = 1_000_000
 
 # Rows that are given the means of their segments at once.
 _ROWS = 32
+
+_TABLE_ROWS = 8192
 
 
 class SegmentIndex:
@@ -94,6 +95,10 @@ class SegmentResult:
     means: NDArray[np.float64]
     cells: NDArray[np.int64]
     null_cells: NDArray[np.int64]
+
+    def part(self, rows: slice) -> SegmentResult:
+        """Some of the segments."""
+        return SegmentResult(self.subject, self.ids[rows], self.means[rows], self.cells[rows], self.null_cells[rows])
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -215,41 +220,45 @@ class SegmentSums:
         return np.unique(positions, return_inverse=True)
 
 
-def segment_table(result: SegmentResult) -> str:
-    """CSV of the segments, separator ``|``; fields of segments without any valid cell are empty.
+def segment_table(result: SegmentResult) -> Iterator[str]:
+    """Lines of a CSV of the segments, separator ``|``; fields of segments without any valid cell are empty.
 
     Classes: ``cat|class|label|confidence|cells|null_cells|p_<category>...``; classes present:
     ``cat|cells|null_cells|p_<category>...``; values: ``cat|value|stddev|cells|null_cells``.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="|", lineterminator="\n")
-    classes = result.subject.classes
-    shares = [f"p_{category}" for category in classes.categories]
+    shares = [f"p_{category}" for category in result.subject.classes.categories]
     before, after = {
         "class": (["class", "label", "confidence"], shares),
         "presence": ([], shares),
         "value": (["value", "stddev"], []),
     }[result.subject.task]
-    writer.writerow(["cat", *before, "cells", "null_cells", *after])
-    counts = zip(result.ids.tolist(), result.cells.tolist(), result.null_cells.tolist(), strict=True)
-    columns = zip(counts, result.known.tolist(), _table_values(result), strict=True)
-    for (cat, cells, null_cells), known, values in columns:
-        own = values if known else [""] * len(values)
-        writer.writerow([cat, *own[: len(before)], cells, null_cells, *own[len(before) :]])
+    yield _line(["cat", *before, "cells", "null_cells", *after])
+    for first in range(0, len(result.ids), _TABLE_ROWS):
+        part = result.part(slice(first, first + _TABLE_ROWS))
+        counts = zip(part.ids.tolist(), part.cells.tolist(), part.null_cells.tolist(), strict=True)
+        columns = zip(counts, part.known.tolist(), _table_values(part), strict=True)
+        for (cat, cells, null_cells), known, values in columns:
+            own = values if known else [""] * len(values)
+            yield _line([cat, *own[: len(before)], cells, null_cells, *own[len(before) :]])
+
+
+def _line(fields: list) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter="|", lineterminator="\n").writerow(fields)
     return text.getvalue()
 
 
 def _table_values(result: SegmentResult) -> Iterator[list]:
     """Fields of each segment but its id and its counts."""
-    classes = result.subject.classes
-    if result.subject.task == "value":
-        for value, deviation in zip(result.means[:, 0].tolist(), result.deviation.tolist(), strict=True):
+    subject, means = result.subject, result.means.tolist()
+    if subject.task == "value":
+        for (value, *_), deviation in zip(means, result.deviation.tolist(), strict=True):
             yield [f"{value:.7g}", f"{deviation:.6g}"]
         return
-    labels, categories = classes.labels, classes.categories.tolist()
-    for index, means in zip(result.index.tolist(), result.means.tolist(), strict=True):
-        decision = [categories[index], labels[index], f"{max(means):.6g}"] if result.subject.task == "class" else []
-        yield [*decision, *(f"{share:.6g}" for share in means)]
+    labels, categories = subject.classes.labels, subject.classes.categories.tolist()
+    for index, scores in zip(result.index.tolist(), means, strict=True):
+        decision = [categories[index], labels[index], f"{max(scores):.6g}"] if subject.task == "class" else []
+        yield [*decision, *(f"{score:.6g}" for score in scores)]
 
 
 def segment_strips(
@@ -273,6 +282,10 @@ def check_table_place(path: Path) -> None:
     Raises:
         DeepLearningError: there is no such directory, or it may not be written to.
     """
+    if str(path) == "-":
+        raise DeepLearningError(
+            "The table is written to a file; got '-', and standard output has the report. Name a file."
+        )
     if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
         raise DeepLearningError(
             f"The table must be writable; '{path}' is not, or its directory does not exist. Choose another place."
@@ -280,7 +293,7 @@ def check_table_place(path: Path) -> None:
 
 
 @contextmanager
-def table_file(path: Path, text: str) -> Iterator[None]:
+def table_file(path: Path, lines: Iterable[str]) -> Iterator[None]:
     """Write a file that gets its name when the ``with`` block ends well, and is forgotten otherwise.
 
     Raises:
@@ -288,7 +301,10 @@ def table_file(path: Path, text: str) -> Iterator[None]:
     """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write_text(hidden, text)
+        with open(hidden, "w", encoding="utf-8") as stream:
+            stream.writelines(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         raise DeepLearningError(
             f"The table must be writable; '{path}' is not ({error.strerror or error}). Choose another place."

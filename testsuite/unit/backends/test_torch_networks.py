@@ -324,6 +324,13 @@ def test_small_inputs_are_computed_exactly_whatever_the_precision(tmp_path: Path
     np.testing.assert_array_equal(exact, rounded)
 
 
+def test_a_network_that_is_never_shown_large_inputs_is_said_to_compute_in_32_bit(tmp_path: Path) -> None:
+    built = network("resnet18")
+    backend.save(backend.build(built), tmp_path / backend.FILE)
+    assert backend.load(tmp_path, card(built), "cpu", "bf16").precision == "32"
+    assert backend.load(tmp_path, card(built, (64, 64)), "cpu", "bf16").precision == "bf16"
+
+
 def test_a_batch_that_does_not_fit_is_computed_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built, _ = saved(tmp_path)
     predictor = backend.load(tmp_path, card(built), "cpu", "32")

@@ -9,6 +9,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.prediction.answers import CELL_NULL, Question, Subject
 from rlearndeep.prediction.maps import Cells, Layer, Sheets
 from rlearndeep.prediction.stream import Strip
+from rlearndeep.prediction.views import VIEWS
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Window
 
@@ -22,9 +23,10 @@ def test_columns_of_a_strip_become_whole_rows(cuts):
     scores = np.stack([1 - scores, scores])
     valid = np.arange(rows * cols).reshape(rows, cols) % 7 != 0
     strips = []
-    for first, last in zip((0, *cuts), cuts, strict=False):
-        window = Window(0, rows, first, last)
-        strips.append(Strip(window, scores[:, :, first:last], valid[:, first:last]))
+    for top, bottom in ((0, 25), (25, 65), (65, rows)):
+        for first, last in zip((0, *cuts), cuts, strict=False):
+            window = Window(top, bottom, first, last)
+            strips.append(Strip(window, scores[:, top:bottom, first:last], valid[top:bottom, first:last]))
     kinds = ("class", "probability", "confidence", "margin", "entropy")
     sheets = [(Layer(kind, 1), Sheet()) for kind in kinds]
     done = []
@@ -93,6 +95,25 @@ def test_scores_are_rounded_once_and_kept_in_two_bytes(kind: str) -> None:
         "spread": question.subject.spread(planes[:2], planes[2]),
     }[kind]
     np.testing.assert_array_equal(np.take(layer.table(question.subject), kept), np.round(exact, 3))
+
+
+@pytest.mark.parametrize(
+    ("task", "kinds"),
+    (
+        ("class", ("class", "probability", "confidence", "margin", "entropy", "spread", "novelty")),
+        ("presence", ("presence", "probability", "entropy", "spread", "novelty")),
+        ("value", ("value", "spread", "novelty")),
+    ),
+)
+@pytest.mark.parametrize("classes", (2, 300))
+def test_the_memory_of_finished_rows_is_known_beforehand(task: str, kinds: tuple, classes: int) -> None:
+    table = ClassTable(tuple(MapClass(number, str(number)) for number in range(classes)))
+    subject = Subject(task, ClassTable(()) if task == "value" else table)
+    question = Question(subject, VIEWS["flips"], spread=True, novelty=True)
+    planes = np.full((question.planes, 2, 3), 0.25, dtype=np.float32)
+    cells = Cells(question, Window(0, 2, 0, 3), planes, np.array([[True] * 3, [False] * 3]))
+    for kind in kinds:
+        assert Layer(kind).bytes_kept(subject) == Layer(kind).kept(cells).dtype.itemsize
 
 
 def test_values_are_written_as_they_are_and_summed_up():

@@ -119,6 +119,8 @@ def test_the_block_lies_in_the_middle_of_its_patch():
 def test_options_that_do_not_fit_the_model_are_refused():
     with pytest.raises(DeepLearningError, match="overlap=3"):
         make_plan([replace(CARD, unit="patch")], overlap=3)
+    with pytest.raises(DeepLearningError, match="blend=crop"):
+        make_plan([replace(CARD, unit="patch")], blend="crop")
     with pytest.raises(DeepLearningError, match="stride=3"):
         make_plan([CARD], stride=3)
     with pytest.raises(DeepLearningError, match="at most half a tile"):
@@ -137,6 +139,14 @@ def test_a_region_too_wide_for_the_memory_is_cut_into_columns():
     assert starts_per_chunk(plan, wide, 5, 7, 1, 3000) > few
     narrow = region_of(6000, 6000)
     assert starts_per_chunk(plan, narrow, 5, 7, 8, 1500) == len(plan.tiling.tile_cols(narrow))
+
+
+def test_the_width_that_memory_allows_depends_on_the_maps_that_are_asked_for():
+    plan = make_plan([CARD])
+    wide = region_of(1000, 40_000)
+    assert starts_per_chunk(plan, wide, 5, 7, 1, 1000) >= 1
+    with pytest.raises(DeepLearningError, match="ask for fewer maps"):
+        starts_per_chunk(plan, wide, 5, 7, 15, 1000)
 
 
 def test_too_little_memory_is_refused_with_the_memory_that_would_do():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.prediction import segments
 from rlearndeep.prediction.answers import Subject
 from rlearndeep.prediction.confidence import best_class
 from rlearndeep.prediction.segments import SegmentIndex, SegmentSums, segment_strips, segment_table, table_file
@@ -65,9 +66,9 @@ def example() -> tuple[SegmentIndex, SegmentSums]:
 
 
 def test_the_table_has_the_columns_that_join():
-    text = segment_table(example()[1].result())
-    assert text.splitlines()[0] == "cat|class|label|confidence|cells|null_cells|p_-2|p_3|p_8"
-    rows = list(csv.reader(text.splitlines(), delimiter="|"))
+    lines = list(segment_table(example()[1].result()))
+    assert lines[0].strip() == "cat|class|label|confidence|cells|null_cells|p_-2|p_3|p_8"
+    rows = list(csv.reader(lines, delimiter="|"))
     assert rows[1] == ["7", "3", "grass|land", "0.6", "2", "0", "0.3", "0.6", "0.1"]
     assert rows[2] == ["9", "", "", "", "0", "1", "", "", ""]
 
@@ -87,23 +88,35 @@ def test_no_segment_at_all_gives_an_empty_table():
     nothing = np.zeros((1, 2), dtype=int)
     sums.add(sums.share(nothing, nothing > 0, np.zeros((3, 1, 2), np.float32), nothing == 0))
     result = sums.result()
-    assert len(segment_table(result).splitlines()) == 1
+    assert len(list(segment_table(result))) == 1
     assert result.index.size == 0
 
 
 def test_a_table_appears_whole_or_not_at_all(tmp_path):
     file = tmp_path / "table.csv"
     file.write_text("old")
-    with pytest.raises(RuntimeError), table_file(file, "new"):
+    with pytest.raises(RuntimeError), table_file(file, ["ne", "w"]):
         assert file.read_text() == "old"
         raise RuntimeError
     assert file.read_text() == "old"
-    with table_file(file, "new"):
+    with table_file(file, ["ne", "w"]):
         pass
     assert file.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
-    with pytest.raises(DeepLearningError, match="writable"), table_file(tmp_path / "absent" / "t.csv", "x"):
+    with pytest.raises(DeepLearningError, match="writable"), table_file(tmp_path / "absent" / "t.csv", ["x"]):
         pass
+
+
+def test_a_table_of_many_segments_has_a_line_for_each(monkeypatch):
+    ids = np.arange(1, 11).reshape(2, 5)
+    sums = SegmentSums(SegmentIndex.of([ids]), SUBJECT)
+    scores = np.stack([ids / 10, np.zeros((2, 5)), 1 - ids / 10]).astype(np.float32)
+    sums.add(sums.share(ids, ids > 0, scores, ids != 4))
+    whole = list(segment_table(sums.result()))
+    monkeypatch.setattr(segments, "_TABLE_ROWS", 3)
+    assert list(segment_table(sums.result())) == whole
+    assert [line.split("|")[0] for line in whole[1:]] == [str(number) for number in range(1, 11)]
+    assert whole[4] == "4||||0|1|||\n"
 
 
 def test_values_of_segments_are_means_with_their_deviation():
@@ -113,7 +126,7 @@ def test_values_of_segments_are_means_with_their_deviation():
     valid = np.array([[True, True, True, False]])
     sums = SegmentSums(SegmentIndex.of([ids]), subject)
     sums.add(sums.share(ids, ids > 0, values, valid))
-    lines = segment_table(sums.result()).splitlines()
+    lines = "".join(segment_table(sums.result())).splitlines()
     assert lines == ["cat|value|stddev|cells|null_cells", "4|50|1.63299|3|0", "6|||0|1"]
 
 
@@ -124,5 +137,5 @@ def test_each_class_of_a_segment_is_there_or_not_for_itself(aggregate, expected)
     sums = SegmentSums(SegmentIndex.of([ids]), subject, aggregate)
     scores = np.array([[[0.2, 0.9]], [[0.6, 0.0]]], dtype=np.float32)
     sums.add(sums.share(ids, ids > 0, scores, ids > 0))
-    lines = segment_table(sums.result()).splitlines()
+    lines = "".join(segment_table(sums.result())).splitlines()
     assert lines == ["cat|cells|null_cells|p_-2|p_3", f"4|2|0|{expected}"]

@@ -151,6 +151,8 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     dtype = choose_precision(precision, chosen)
+    if chosen.type == "cpu" and card.unit == "patch" and min(card.patch) < _SMALLEST_FAST:
+        dtype = torch.float32  # as all such inputs are computed
     module = load_network(card.network, Path(directory) / card.weights).eval()
     example = trial(card.network, card.patch)
     module = plain = fold_batch_norm(module, example)
