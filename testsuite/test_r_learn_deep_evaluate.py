@@ -199,6 +199,21 @@ def test_difference_map_has_pairs_labels_and_history(small):
     assert TOOL in small.ok("r.info", "-h", "map=pairs")
 
 
+def test_virtual_maps_score_and_differ_like_those_they_are_made_of(small):
+    for name in ("good", "truth"):
+        for half, south in (("upper", 2), ("lower", 0)):
+            small.ok("g.region", f"n={south + 2}", f"s={south}")
+            raster(small, f"{name}_{half}", name)
+        small.ok("g.region", "n=4", "s=0")
+        small.ok("r.buildvrt", f"input={name}_upper,{name}_lower", f"output={name}_tiles")
+        small.ok("r.colors", f"map={name}_tiles", f"raster={name}")
+    expected = small.json(TOOL, "input=good", "reference=truth", "difference=pairs_of_maps")
+    entry = small.json(TOOL, "input=good_tiles", "reference=truth_tiles", "difference=pairs_of_tiles")["maps"][0]
+    assert entry["confusion_matrix"] == expected["maps"][0]["confusion_matrix"]
+    listings = [small.ok("r.out.ascii", "-h", f"input=pairs_of_{kind}", "output=-") for kind in ("maps", "tiles")]
+    assert listings[0] == listings[1]
+
+
 def test_segments_count_as_objects(small):
     entry = small.json(TOOL, "input=good", "reference=truth", "segments=objects")["maps"][0]["segments"]
     assert entry["objects"] == 3

@@ -546,6 +546,25 @@ def test_several_readers_read_the_same(field, mask):
     np.testing.assert_array_equal(first.index, second.index)
 
 
+def test_virtual_bands_give_the_same_patches_with_several_readers(field):
+    for band in ("east", "north"):
+        field.ok("g.region", "w=600000", "e=600150")
+        field.ok("r.mapcalc", f"{band}_1 = if(row() == 9, null(), {band})")
+        field.ok("g.region", "w=600150", "e=600300")
+        field.ok("r.mapcalc", f"{band}_2 = {band}")
+        field.ok("r.buildvrt", f"input={band}_1,{band}_2", f"output={band}_tiled")
+    field.ok("g.region", "raster=east")
+    for band in ("east", "north"):
+        field.ok("r.mapcalc", f"{band}_whole = {band}_tiled + 0")
+    for kind in ("whole", "tiled"):
+        field.ok("i.group", f"group={kind}", f"input=east_{kind},north_{kind}")
+        place = f"patches={directory(field, kind)}"
+        field.ok(TOOL, f"group={kind}", "raster=classes", "size=3", "split=none", "nprocs=4", f"output={kind}", place)
+    first, second = (PatchDataset.open(directory(field, kind)) for kind in ("whole", "tiled"))
+    np.testing.assert_array_equal(first.images(), second.images())
+    np.testing.assert_array_equal(first.index, second.index)
+
+
 def test_labels_that_fit_into_memory_are_read_once_and_are_the_same(field):
     field.ok("g.region", "n=200245", "s=199985", "w=599985", "e=600315", "res=30")
     field.ok("r.mapcalc", "coarse = if(row() == 3, null(), if(col() <= 5, 1, 2))")

@@ -8,7 +8,8 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import grass.script as gs
@@ -26,18 +27,28 @@ CELL_NULL = np.iinfo(np.int32).min
 _GET = {"int32": "Rast_get_c_row", "float32": "Rast_get_f_row", "float64": "Rast_get_d_row"}
 _PUT = {"int32": "Rast_put_c_row", "float32": "Rast_put_f_row", "float64": "Rast_put_d_row"}
 _SLIVER = 0.01
+_ROUNDING = 1e-6
+_CIRCLE = 360.0
+_ENDLESS = 10_000  # turns around the globe; more than any window spans
 _INTEGERS = (np.uint8, np.int16, np.uint16, np.int32)
 
 
 @dataclass(frozen=True)
 class RasterInfo:
-    """What GRASS knows of a raster before its cells are read."""
+    """What GRASS knows of a raster before its cells are read.
+
+    Attributes:
+        reclassed: whether its cells are those of another raster with other values (r.reclass).
+        virtual: whether its cells are those of other rasters, which GRASS opens at each row (r.buildvrt).
+    """
 
     name: str
     type: str
     region: Region
     minimum: float
     maximum: float
+    reclassed: bool = False
+    virtual: bool = False
 
     @cached_property
     def dtype(self) -> np.dtype:
@@ -84,7 +95,24 @@ def raster_info(name: str) -> RasterInfo:
     if libraster.Rast_read_fp_range(plain, where, ctypes.byref(extremes)) > 0:
         libraster.Rast_get_fp_range_min_max(ctypes.byref(extremes), ctypes.byref(low), ctypes.byref(high))
     limits = [0.0 if np.isnan(value.value) else value.value for value in (low, high)]
-    return RasterInfo(full, {0: "CELL", 1: "FCELL", 2: "DCELL"}[kind], region_of(head), limits[0], limits[1])
+    type_name = {0: "CELL", 1: "FCELL", 2: "DCELL"}[kind]
+    return RasterInfo(full, type_name, region_of(head), limits[0], limits[1], *_made_of_others(plain, where))
+
+
+def _made_of_others(name: str, where: str) -> tuple[bool, bool]:
+    """Whether a raster is a reclass, and whether it, or what it is a reclass of, is virtual."""
+    libgis, libraster, _ = libraries()
+    base, its_mapset = (ctypes.create_string_buffer(libgis.GNAME_MAX) for _ in range(2))
+    reclassed = libraster.Rast_is_reclass(name, where, base, its_mapset) > 0
+    if reclassed:
+        name, where = _text(base.value), _text(its_mapset.value)
+    return reclassed, bool(libgis.G_find_file2_misc("cell_misc", "vrt", name, where))
+
+
+def _mask_is_virtual() -> bool:
+    libgis, _, _ = libraries()
+    names = [name for name in (os.environ.get("GRASS_MASK"), "MASK") if name and libgis.G_find_raster2(name, "")]
+    return any(raster_info(name).virtual for name in names)
 
 
 def raster_units(name: str) -> str:
@@ -98,7 +126,8 @@ class RasterStack:
     """Rasters with the same grid, read in strips of rows.
 
     Rows and columns count in ``region``; they may reach beyond it, and beyond the rasters, where
-    everything is null. GRASS's MASK is applied, resampling is by nearest neighbour.
+    everything is null. GRASS's MASK is applied, resampling is by nearest neighbour. In latitude-longitude
+    rasters repeat every 360 degrees, as for all tools of GRASS.
 
     GRASS has one input window per process and refuses to change it while maps are open. Stacks that are read in turn
     should therefore have the same ``region`` and ``window`` and know of each other's rasters by ``beside``; those that
@@ -110,7 +139,8 @@ class RasterStack:
         window: cells that will be read; default the region. It may reach beyond the region.
         dtype: type of the arrays returned: int32, float32 (exact for integers below 2**24) or float64.
         beside: the rasters of other stacks that will be open at the same time.
-        readers: threads that read bands side by side; one where a mask is set, which GRASS reads from a single file.
+        readers: threads that read bands side by side; one where a mask is set, which GRASS reads from a single file,
+            and for virtual rasters.
     """
 
     def __init__(
@@ -123,17 +153,24 @@ class RasterStack:
         readers: int = 1,
     ):
         _, libraster, direct = libraries()
-        self.names = [find_raster(name) for name in names]
         self.region = region
         self.dtype = np.dtype(dtype)
         self._get_row = getattr(direct, _GET[dtype])
         self._get_nulls = direct.Rast_get_null_value_row
-        extents = [raster_info(name).region for name in (*self.names, *beside)]
-        self._readable = _readable(region, window or region.window, extents)
-        self._window = region.subregion(self._readable)
         self._files: list[int] = []
-        self._open()
-        readers = 1 if libraster.Rast_maskfd() >= 0 else min(readers, len(self._files))
+        with _reading:
+            self.names = [find_raster(name) for name in names]
+            infos = [raster_info(name) for name in (*self.names, *beside)]
+            self._readable = _readable(region, window or region.window, [info.region for info in infos])
+            self._turn = _CIRCLE / region.ewres if _on_globe() else math.inf
+            self._asked = _one_turn(self._readable, self._turn)
+            self._window = region.subregion(self._asked)
+            masked = libraster.Rast_maskfd() >= 0
+            # GRASS keeps nulls apart only for rasters with cells of their own.
+            self._null_rows = not any(info.reclassed or info.virtual for info in infos)
+            self.virtual = any(info.virtual for info in infos) or (masked and _mask_is_virtual())
+            self._open()
+        readers = 1 if masked or self.virtual else min(readers, len(self._files))
         self._readers = ThreadPoolExecutor(readers) if readers > 1 else None
 
     def __enter__(self) -> RasterStack:
@@ -163,6 +200,9 @@ class RasterStack:
 
     def read_nulls(self, window: Window) -> NDArray[np.bool_]:
         """True where any of the rasters is null, (rows, cols); much faster than reading the values."""
+        if not self._null_rows:
+            values = self.read(window)
+            return ((values == CELL_NULL) if self.dtype == np.int32 else np.isnan(values)).any(axis=0)
         with _reading:
             nulls = self._read_rows(window, np.dtype(np.int8), 1, self._get_nulls)
         return np.bitwise_or.reduce(nulls, axis=0) != 0
@@ -194,9 +234,10 @@ class RasterStack:
         result = np.empty(shape, dtype=dtype) if part == window else np.full(shape, outside, dtype=dtype)
         if part.is_empty:
             return result
-        whole_rows = part.col_start == self._readable.col_start and part.cols == self._readable.cols
+        whole_rows = part.col_start == self._asked.col_start and part.cols == self._asked.cols
         inside = part.relative_to(window)
-        source = part.relative_to(self._readable)
+        source = part.relative_to(self._asked)
+        columns = self._columns(source.col_start, source.col_stop)
         direct = whole_rows and result.shape[2] == part.cols
 
         def read_band(band: int) -> None:
@@ -206,23 +247,43 @@ class RasterStack:
                 for row in range(part.rows):
                     get_row(file, first + row * size, source.row_start + row)
                 return
-            row_buffer = np.empty(self._readable.cols, dtype=result.dtype)
+            row_buffer = np.empty(self._asked.cols, dtype=result.dtype)
             for row in range(part.rows):
                 get_row(file, row_buffer.ctypes.data, source.row_start + row)
-                target[row, inside.col_start : inside.col_stop] = row_buffer[source.col_start : source.col_stop]
+                target[row, inside.col_start : inside.col_stop] = row_buffer[columns]
 
         list((self._readers.map if self._readers else map)(read_band, range(len(self._files))))
         return result
 
+    def _columns(self, start: int, stop: int) -> slice | NDArray[np.int64]:
+        """Where columns are in a row of GRASS, which goes around the globe once at most."""
+        if start >= 0 and stop <= self._asked.cols:
+            return slice(start, stop)
+        turned = ((np.arange(start, stop) + 0.5) % self._turn).astype(np.int64)
+        return np.minimum(turned, self._asked.cols - 1)
 
-# Held while rasters are read: a change of the input window concerns all open maps.
+
+# Held while rasters are read: a change of the input window concerns all open maps. It is held, too, while others are
+# opened or closed, and while rows are written beside virtual rasters: GRASS's table of open files is for one thread.
 _reading = threading.RLock()
 _input_window: Region | None = None
 _open_stacks: list[RasterStack] = []
 
 
-def extent_window(region: Region, extents: Sequence[Region]) -> Window:
-    """The cells of a region's endless grid in which any of several rasters has cells."""
+def extent_window(region: Region, extents: Sequence[Region], reach: int = 0) -> Window:
+    """The cells of a region's endless grid in which any of several rasters has cells.
+
+    In latitude-longitude a raster repeats every 360 degrees. One that goes around the globe has cells in all columns;
+    of others only those turns count that the region meets, or the cells around it.
+
+    Args:
+        region: the grid.
+        extents: of the rasters.
+        reach: columns beyond the region that matter.
+    """
+    extents = _turned(extents, region.west - reach * region.ewres, region.east + reach * region.ewres)
+    if not extents:
+        return Window(0, 0, 0, 0)
     # A raster that covers less than 1 % of a cell does not give it a value; without this the last bit would decide.
     first_row = min((region.north - extent.north) / region.nsres for extent in extents)
     last_row = max((region.north - extent.south) / region.nsres for extent in extents)
@@ -236,12 +297,42 @@ def extent_window(region: Region, extents: Sequence[Region]) -> Window:
     )
 
 
+def _on_globe() -> bool:
+    libgis, _, _ = libraries()
+    return libgis.G_projection() == libgis.PROJECTION_LL
+
+
+def _turned(extents: Sequence[Region], west: float, east: float) -> list[Region]:
+    """Extents as they are; on the globe the first and the last turn of each that meets what lies between meridians."""
+    if not _on_globe():
+        return list(extents)
+    turned = []
+    for extent in extents:
+        first, last = math.ceil((west - extent.east) / _CIRCLE), math.floor((east - extent.west) / _CIRCLE)
+        if extent.east - extent.west > _CIRCLE - extent.ewres / 2:
+            first, last = -_ENDLESS, _ENDLESS
+        turns = (first, last) if first <= last else ()
+        turned += [replace(extent, west=extent.west + n * _CIRCLE, east=extent.east + n * _CIRCLE) for n in turns]
+    return turned
+
+
 def _readable(region: Region, window: Window, extents: Sequence[Region]) -> Window:
     """The part of a window in which any of the rasters has cells, at least the window's first cell."""
-    part = window.intersection(extent_window(region, extents))
+    reach = max(0, -window.col_start, window.col_stop - region.cols)
+    part = window.intersection(extent_window(region, extents, reach))
     if part.is_empty:
         return Window(window.row_start, window.row_start + 1, window.col_start, window.col_start + 1)
     return part
+
+
+def _one_turn(readable: Window, turn: float) -> Window:
+    """What to ask GRASS for: one turn of so many columns at most, since what lies beyond it is the same again.
+
+    Where a turn is no whole number of columns, the same means the nearest; the region's own columns stay exact.
+    """
+    cols = int(min(readable.cols, turn + _ROUNDING))
+    first = readable.col_start if cols == readable.cols else max(0, readable.col_start)
+    return replace(readable, col_start=first, col_stop=first + cols)
 
 
 class RasterWriter:
@@ -262,13 +353,14 @@ class RasterWriter:
         self.region = region
         self.dtype = np.dtype(dtype)
         self._put_row = getattr(direct, _PUT[dtype])
-        # GRASS refuses to set the window again, even to the same, while a map is being written.
-        if not _open_writers:
-            libraster.Rast_set_output_window(ctypes.byref(cell_head(region)))
-        elif any(writer.region != region for writer in _open_writers):
-            raise ValueError("rasters written at the same time must have the same region")
         kind = {"int32": 0, "float32": 1, "float64": 2}[dtype]
-        self._file: int | None = libraster.Rast_open_new(name, kind)
+        with _reading:
+            # GRASS refuses to set the window again, even to the same, while a map is being written.
+            if not _open_writers:
+                libraster.Rast_set_output_window(ctypes.byref(cell_head(region)))
+            elif any(writer.region != region for writer in _open_writers):
+                raise ValueError("rasters written at the same time must have the same region")
+            self._file: int | None = libraster.Rast_open_new(name, kind)
         _open_writers.append(self)
 
     def __enter__(self) -> RasterWriter:
@@ -285,21 +377,24 @@ class RasterWriter:
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
         if rows.shape[1] != self.region.cols:
             raise ValueError(f"rows have {rows.shape[1]} cells, the raster {self.region.cols}")
-        for row in rows:
-            self._put_row(self._file, row.ctypes.data)
+        with _reading if any(stack.virtual for stack in _open_stacks) else nullcontext():
+            for row in rows:
+                self._put_row(self._file, row.ctypes.data)
 
     def close(self) -> None:
         """Give the map its name."""
         _, libraster, _ = libraries()
         if self._file is not None:
-            libraster.Rast_close(self._file)
+            with _reading:
+                libraster.Rast_close(self._file)
             self._forget()
 
     def discard(self) -> None:
         """Forget what was written."""
         _, libraster, _ = libraries()
         if self._file is not None:
-            libraster.Rast_unopen(self._file)
+            with _reading:
+                libraster.Rast_unopen(self._file)
             self._forget()
 
     def _forget(self) -> None:
