@@ -433,7 +433,8 @@ def settle(settings: Settings, region) -> Work:
     wants = {key: bool(settings.maps[key]) for key in ("spread", "novelty")}
     question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
-    names, extent = [raster.name for raster in rasters], extent_window(region, [raster.region for raster in rasters])
+    reach = max(max(card.patch) if card.reach is None else card.reach for card in cards)
+    names, extent = [one.name for one in rasters], extent_window(region, [one.region for one in rasters], reach)
     work = Work(settings, cards, group, names, arrangement, further, extent, segments, region, plan, question, 0)
     return replace(work, columns=columns_of(work))
 
