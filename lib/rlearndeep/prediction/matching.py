@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, ModelSource
 from rlearndeep.prediction.branches import Branch
-from rlearndeep.scene.bands import Band, match_bands
+from rlearndeep.scene.bands import Band, listed_bands, match_bands
 
 SERIES = "series"
 
@@ -157,14 +157,12 @@ def _choices(fitting: Sequence[Sequence[str]], taken: tuple[str, ...]) -> Iterat
 def _wanted(cards: Sequence[ModelCard], names: Sequence[str]) -> str:
     if not names:
         return "the reference alone"
-    return ", ".join(f"{name} {_listed(_sources(cards, name)[0].bands)}" for name in names)
+    return ", ".join(f"{name} {listed_bands(_sources(cards, name)[0].bands)}" for name in names)
 
 
 def _given(offers: Sequence[Offer]) -> str:
     if not offers:
         return "nothing"
-    return ", ".join(f"{SERIES if one.is_series else 'auxiliary'} <{one.name}> {_listed(one.bands)}" for one in offers)
-
-
-def _listed(bands: Sequence[Band]) -> str:
-    return f"{len(bands)} [{', '.join(map(str, bands))}]"
+    return ", ".join(
+        f"{SERIES if one.is_series else 'auxiliary'} <{one.name}> {listed_bands(one.bands)}" for one in offers
+    )

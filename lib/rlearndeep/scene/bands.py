@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.plain import listed, number, text, whole
 
 STANDARDIZE = ("band", "cell", "none")
 
 # A band (or a cell) that hardly varies is centred but not stretched.
 SMALLEST_SPREAD = 1e-6
+
+_MOST_SHOWN = 20
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Band:
     @classmethod
     def from_json(cls, values: dict) -> Band:
         """Inverse of :meth:`to_json`."""
-        return cls(str(values["name"]), values.get("semantic_label"))
+        label = values.get("semantic_label")
+        return cls(text(values["name"]), None if label is None else text(label))
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ class BandStatistics:
     @classmethod
     def from_json(cls, values: dict) -> BandStatistics:
         """Inverse of :meth:`to_json`."""
-        if not values["count"]:
+        count = whole(values["count"])
+        if not count:
             return cls.of(np.empty(0))
-        return cls(*(values[key] for key in ("count", "mean", "std", "minimum", "maximum")))
+        return cls(count, *(number(values[key]) for key in ("mean", "std", "minimum", "maximum")))
 
 
 def pooled(statistics: Sequence[Sequence[BandStatistics]]) -> list[BandStatistics]:
@@ -159,7 +165,8 @@ class Normalization:
     @classmethod
     def from_json(cls, values: dict) -> Normalization:
         """Inverse of :meth:`to_json`."""
-        return cls(str(values["method"]), tuple(values["mean"]), tuple(values["std"]))
+        mean, std = (tuple(number(value) for value in listed(values[key])) for key in ("mean", "std"))
+        return cls(text(values["method"]), mean, std)
 
 
 def match_bands(expected: Sequence[Band], found: Sequence[Band]) -> list[int]:
@@ -178,8 +185,8 @@ def match_bands(expected: Sequence[Band], found: Sequence[Band]) -> list[int]:
     if by_name is not None and not any(map(_contradict, expected, (found[position] for position in by_name))):
         return by_name
     raise DeepLearningError(
-        f"Bands must match those the model was trained with; it needs {_listed(expected)}, the group has "
-        f"{_listed(found)}. Set semantic labels with r.semantic.label or use a group with these maps."
+        f"Bands must match those the model was trained with; it needs {listed_bands(expected)}, the group has "
+        f"{listed_bands(found)}. Set semantic labels with r.semantic.label or use a group with these maps."
     )
 
 
@@ -194,5 +201,7 @@ def _contradict(first: Band, second: Band) -> bool:
     return None not in labels and len(labels) > 1
 
 
-def _listed(bands: Sequence[Band]) -> str:
-    return f"{len(bands)} [{', '.join(map(str, bands))}]"
+def listed_bands(bands: Sequence[Band]) -> str:
+    """Number and names of bands, for a message; of many only the first."""
+    names = [str(band)[:_LONGEST_SHOWN] for band in bands[:_MOST_SHOWN]]
+    return f"{len(bands)} [{', '.join([*names, *(['...'] if len(bands) > _MOST_SHOWN else [])])}]"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.scene.plain import listed, mapping, text, whole
 
 UNLABELLED = -1
 """Class index of a cell or patch without a label, wherever indices are signed."""
+
+LARGEST_CATEGORY = 2**31 - 1
+"""Rasters hold categories from its negative to itself; the integer below is null there."""
 
 Color = tuple[int, int, int]
 
@@ -55,7 +59,7 @@ class MapClass:
 class ClassTable:
     """The classes of a label source in the order of their indices 0..K-1.
 
-    Categories are distinct; the order is ascending by category.
+    Categories are distinct and such as a raster can hold; the order is ascending by category.
     """
 
     classes: tuple[MapClass, ...]
@@ -65,6 +69,12 @@ class ClassTable:
         if len(set(categories)) != len(categories):
             raise DeepLearningError(
                 f"Categories of classes must be distinct; got {categories}. Give every class its own category."
+            )
+        absurd = next((category for category in categories if abs(category) > LARGEST_CATEGORY), None)
+        if absurd is not None:
+            raise DeepLearningError(
+                f"Categories of classes must lie from {-LARGEST_CATEGORY} to {LARGEST_CATEGORY}, as rasters hold them; "
+                f"got {str(absurd)[:40]}. Give the class a smaller number, or label with a text column."
             )
         ordered = tuple(sorted(self.classes, key=lambda entry: entry.category))
         object.__setattr__(self, "classes", ordered)
@@ -115,16 +125,30 @@ class ClassTable:
         ]
 
     @classmethod
-    def from_json(cls, values: Iterable[dict]) -> ClassTable:
-        """Inverse of :meth:`to_json`."""
-        return cls(
+    def from_json(cls, values: list[dict]) -> ClassTable:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError, DeepLearningError: the values are no classes in the order of their indices.
+        """
+        table = cls(
             tuple(
                 MapClass(
-                    int(value["category"]),
-                    str(value["label"]),
-                    tuple(int(part) for part in value["color"]) if value.get("color") else None,  # type: ignore[arg-type]
-                    tuple((str(level), str(parent)) for level, parent in value.get("parents", {}).items()),
+                    whole(value["category"]),
+                    text(value["label"]),
+                    None if value.get("color") is None else _color(value["color"]),
+                    tuple((text(level), text(parent)) for level, parent in mapping(value.get("parents", {})).items()),
                 )
-                for value in values
+                for value in listed(values)
             )
         )
+        if [entry["category"] for entry in values] != table.categories.tolist():
+            raise ValueError("the categories of classes do not ascend")
+        return table
+
+
+def _color(parts: list[int]) -> Color:
+    red, green, blue = (whole(part) for part in listed(parts))
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ValueError(f"the parts of a colour lie from 0 to 255; got {str(parts)[:40]}")
+    return red, green, blue

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from rlearndeep.scene.plain import text
+
 TASKS = ("class", "presence", "value")
 """One class of several; for each class whether it is there (several labels); a number (regression)."""
 
@@ -22,4 +24,4 @@ class Quantity:
     @classmethod
     def from_json(cls, values: dict) -> Quantity:
         """Inverse of :meth:`to_json`."""
-        return cls(str(values["name"]), str(values["units"]))
+        return cls(text(values["name"]), text(values["units"]))

@@ -12,8 +12,9 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import UNLABELLED, ClassTable, MapClass
 
 colors = st.one_of(st.none(), st.tuples(*[st.integers(0, 255)] * 3))
+labels = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 tables = st.lists(
-    st.builds(MapClass, st.integers(-1000, 1000), st.text(max_size=5), colors),
+    st.builds(MapClass, st.integers(-1000, 1000), labels, colors),
     unique_by=lambda entry: entry.category,
     max_size=20,
 ).map(lambda entries: ClassTable(tuple(entries)))
@@ -61,3 +62,27 @@ def test_indices_keep_the_shape_and_an_empty_table_knows_nothing():
 def test_a_category_may_stand_only_once():
     with pytest.raises(DeepLearningError, match="distinct"):
         ClassTable((MapClass(1, "a"), MapClass(1, "b")))
+
+
+@pytest.mark.parametrize("category", (2**31, -(2**31), 2**32 + 7))
+def test_a_category_that_no_raster_can_hold_is_refused(category):
+    with pytest.raises(DeepLearningError, match="2147483647"):
+        ClassTable((MapClass(category, "far"),))
+    assert len(ClassTable((MapClass(2**31 - 1, "last"), MapClass(1 - 2**31, "first")))) == 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    (
+        {"category": 1.7, "label": "a"},
+        {"category": True, "label": "a"},
+        {"category": 1, "label": None},
+        {"category": 1, "label": "\ud800"},
+        {"category": 1, "label": "a\0b"},
+        {"category": 1, "label": "a", "color": [1, 2]},
+        {"category": 1, "label": "a", "color": [1, 2, 256]},
+    ),
+)
+def test_a_class_is_not_made_of_something_else(entry):
+    with pytest.raises(ValueError):
+        ClassTable.from_json([entry])
