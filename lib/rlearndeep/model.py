@@ -17,10 +17,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from rlearndeep.patches import UNITS, write_text
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.inputs import days_of
-from rlearndeep.scene.novelty import FeatureSpace
+from rlearndeep.scene.novelty import FeatureSpace, check_shapes
+from rlearndeep.scene.plain import listed, mapping, number, text, whole
 from rlearndeep.scene.resampling import METHODS
 from rlearndeep.scene.tasks import TASKS, Quantity
 
@@ -47,13 +48,26 @@ MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _LARGEST_MANIFEST = 16 * 1024**2
 _LARGEST_PATCH = 65536
 _LARGEST_AREA = 8192 * 8192
-_LARGEST_CATEGORY = 2**53  # beyond it JSON does not keep a number
+
+UNREADABLE = (
+    DeepLearningError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
+"""What reading or checking a file that somebody made up may raise."""
 
 # What the extension allows as a name and as a version.
 _MLM_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
 _VERSION_NUMBER = re.compile(r"\d+\.\d+\.\d+(\+[0-9a-zA-Z.-]+)?")
 _SOURCE_NAME = re.compile(r"auxiliary[1-9]\d?|series")
 _LARGEST_NOVELTY = 256 * 1024**2
+
+_FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras"}
 
 # What MLM calls the tasks; it has no word of its own for several labels.
 _MLM_TASKS = {
@@ -125,13 +139,13 @@ class ModelSource:
     def from_json(cls, values: dict) -> ModelSource:
         """Inverse of :meth:`to_json`."""
         return cls(
-            str(values["name"]),
-            tuple(Band.from_json(band) for band in values["bands"]),
-            (int(values["shape"][0]), int(values["shape"][1])),
-            (float(values["resolution"][0]), float(values["resolution"][1])),
-            str(values["use"]),
+            text(values["name"]),
+            tuple(Band.from_json(band) for band in listed(values["bands"])),
+            _sides(values["shape"]),
+            _lengths(values["resolution"]),
+            text(values["use"]),
             Normalization.from_json(values["normalization"]),
-            tuple(str(day) for day in values["dates"]),
+            tuple(text(day) for day in listed(values["dates"])),
         )
 
     def check(self) -> None:
@@ -272,7 +286,7 @@ class ModelCard:
             "mlm:name": _mlm_name(name),
             "mlm:architecture": self.network.architecture,
             "mlm:tasks": [task],
-            "mlm:framework": {"torch": "PyTorch", "keras": "Keras"}[self.backend],
+            "mlm:framework": _FRAMEWORKS[self.backend],
             **({"mlm:framework_version": version} if _VERSION_NUMBER.fullmatch(version) else {}),
             "mlm:pretrained": bool(self.training.get("pretrained", False)),
             "mlm:pretrained_source": (self.training.get("weights") or {}).get("origin"),
@@ -355,43 +369,46 @@ class ModelCard:
         }
         network = values["network"]
         card = cls(
-            backend=str(values["backend"]),
-            weights=str(values["weights"]),
+            backend=text(values["backend"]),
+            weights=text(values["weights"]),
             network=Network(
-                str(network["architecture"]), int(network["bands"]), int(network["classes"]), dict(network["options"])
+                text(network["architecture"]),
+                whole(network["bands"]),
+                whole(network["classes"]),
+                mapping(network["options"]),
             ),
-            unit=str(values["unit"]),
-            bands=tuple(Band.from_json(band) for band in values["bands"]),
+            unit=text(values["unit"]),
+            bands=tuple(Band.from_json(band) for band in listed(values["bands"])),
             normalization=Normalization.from_json(values["normalization"]),
             classes=ClassTable.from_json(values["classes"]),
-            patch=(int(values["patch"][0]), int(values["patch"][1])),
-            resolution=(float(values["resolution"][0]), float(values["resolution"][1])),
-            stride=int(values["stride"]),
-            reach=None if values["reach"] is None else int(values["reach"]),
-            projection=dict(values["projection"]),
-            extent=tuple(item["bbox"]) if item.get("bbox") else None,
-            training=dict(values["training"]),
-            scores=dict(values["scores"]),
-            created=str(item["properties"].get("datetime") or ""),
-            task=str(values["task"]),
-            quantity=Quantity.from_json(values["quantity"]) if values["quantity"] else None,
-            target=BandStatistics.from_json(values["target"]) if values["target"] else None,
-            largest=(int(values["largest"][0]), int(values["largest"][1])) if values["largest"] else None,
-            sources=tuple(ModelSource.from_json(source) for source in values.get("sources", ())),
+            patch=_sides(values["patch"]),
+            resolution=_lengths(values["resolution"]),
+            stride=whole(values["stride"]),
+            reach=_unless_none(whole, values["reach"]),
+            projection=mapping(values["projection"]),
+            extent=_unless_none(_box, item.get("bbox")),
+            training=mapping(values["training"]),
+            scores=mapping(values["scores"]),
+            created=_unless_none(text, item["properties"].get("datetime")) or "",
+            task=text(values["task"]),
+            quantity=_unless_none(Quantity.from_json, values["quantity"]),
+            target=_unless_none(BandStatistics.from_json, values["target"]),
+            largest=_unless_none(_sides, values["largest"]),
+            sources=tuple(ModelSource.from_json(source) for source in listed(values.get("sources", []))),
         )
         card._check()
         return card
 
     def _check(self) -> None:
-        if self.unit not in UNITS:
-            raise ValueError(f"unknown unit '{self.unit}'")
+        if self.unit not in UNITS or self.backend not in _FRAMEWORKS:
+            raise ValueError(f"unknown unit '{self.unit}' or back-end '{self.backend}'")
         if self.task not in (*TASKS, FEATURES) or (self.task == "value") != (
             self.quantity is not None and self.target is not None
         ):
             raise ValueError(f"task '{self.task}' does not fit quantity or target")
-        outputs = 1 if self.task == "value" else len(self.classes)
-        if len(self.bands) != self.network.bands or outputs != self.network.classes:
-            raise ValueError("bands or classes do not fit the network")
+        if self.task == "presence" and self.unit != "patch":
+            raise ValueError("presence is a label of a patch, not of a cell")
+        self._check_outputs()
         if self.normalization.method == "band" and len(self.normalization.mean) != len(self.bands):
             raise ValueError("normalisation does not fit the bands")
         if not all(1 <= side <= _LARGEST_PATCH for side in (*self.patch, self.stride, *(self.largest or ()))):
@@ -403,31 +420,65 @@ class ModelCard:
         if not all(side > 0 and math.isfinite(side) for side in self.resolution):
             raise ValueError(f"resolution {self.resolution} is absurd")
         self._check_numbers()
+        self._check_training()
         for source in self.sources:
             source.check()
-        if len({source.name for source in self.sources}) != len(self.sources) or not self.reference_bands:
+        stacked = sum(len(source.bands) for source in self.stacked)
+        if len({source.name for source in self.sources}) != len(self.sources) or stacked >= len(self.bands):
             raise ValueError("the sources do not fit each other or the bands")
         if Path(self.weights).name != self.weights:
             raise ValueError(f"weights file '{self.weights}' lies outside the model directory")
 
+    def _check_outputs(self) -> None:
+        outputs = 1 if self.task == "value" else len(self.classes)
+        if len(self.bands) != self.network.bands or outputs != self.network.classes:
+            raise ValueError("bands or classes do not fit the network")
+        if (self.task == "value" and len(self.classes)) or (not outputs and self.task != FEATURES):
+            raise ValueError(f"{len(self.classes)} classes do not fit the task '{self.task}'")
+
+    def _check_training(self) -> None:
+        """Of the record of the training, what is read again."""
+        for name in ("rules", "patches"):
+            entries = self.training.get(name, [])
+            for entry in [entries] if isinstance(entries, str) else listed(entries):
+                text(entry)
+
     def _check_numbers(self) -> None:
         """JSON of Python has numbers that are none, and of any size."""
-        numbers = [*self.normalization.mean, *self.normalization.std, *(self.extent or ())]
-        numbers += [self.target.mean, self.target.std] if self.target else []
-        numbers += [float(self.training.get("bf16_changes", 0.0))]
-        if not all(math.isfinite(number) for number in numbers):
+        numbers: list[float] = [*self.normalization.mean, *self.normalization.std, *(self.extent or ())]
+        target = self.target
+        numbers += [target.mean, target.std, target.minimum, target.maximum] if target else []
+        numbers += [number(self.training.get("bf16_changes", 0.0))]
+        if not all(math.isfinite(value) for value in numbers):
             raise ValueError("a statistic is not finite")
         if any(std <= 0 for std in (*self.normalization.std, *((self.target.std,) if self.target else ()))):
             raise ValueError("a standard deviation is not positive")
         if len(self.normalization.mean) != len(self.normalization.std):
             raise ValueError("means and standard deviations differ in number")
-        if self.extent and len(self.extent) != len(("west", "south", "east", "north")):
-            raise ValueError("the extent is no rectangle")
-        for entry in self.classes:
-            if abs(entry.category) > _LARGEST_CATEGORY or not all(0 <= part <= 255 for part in entry.color or ()):
-                raise ValueError(f"category {entry.category} or its colour is absurd")
-            if entry.color and len(entry.color) != len(("red", "green", "blue")):
-                raise ValueError(f"the colour of category {entry.category} has {len(entry.color)} parts")
+
+
+Value = TypeVar("Value")
+
+
+def _unless_none(read: Callable[[Any], Value], value: Any) -> Value | None:
+    return None if value is None else read(value)
+
+
+def _sides(value: Any) -> tuple[int, int]:
+    """Rows and columns."""
+    rows, cols = listed(value)
+    return whole(rows), whole(cols)
+
+
+def _lengths(value: Any) -> tuple[float, float]:
+    """Height and width."""
+    height, width = listed(value)
+    return number(height), number(width)
+
+
+def _box(value: Any) -> tuple[float, float, float, float]:
+    west, south, east, north = (number(edge) for edge in listed(value))
+    return west, south, east, north
 
 
 def _stac_band(band: Band) -> dict[str, str]:
@@ -505,25 +556,32 @@ def read_any_card(path: str | os.PathLike) -> ModelCard:
             raise ValueError(f"{MANIFEST} is larger than {_LARGEST_MANIFEST} bytes")
         item = json.loads(file.read_text(encoding="utf-8"))
         version = item["properties"]["rlearndeep:version"]
-        if version != VERSION:
-            raise DeepLearningError(
-                f"This version reads models of version {VERSION}; '{directory}' has version {_short(version)}. "
-                "Train the model again with r.learn.deep.train, or update the add-on."
-            )
-        card = ModelCard.from_json(item)
-        if not (directory / card.weights).is_file():
-            raise ValueError(f"{card.weights} is missing")
-        if (directory / card.weights).resolve().parent != directory.resolve():
-            raise ValueError(f"{card.weights} lies outside the model directory")
-    except DeepLearningError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300]
+        card = ModelCard.from_json(item) if type(version) is int and version == VERSION else None
+        if card is not None:
+            _check_file(directory, card.weights)
+    except UNREADABLE as error:
+        raise _damaged(file, error) from error
+    if card is None:
         raise DeepLearningError(
-            f"A model directory must be whole; '{directory}' is damaged ({type(error).__name__}: {reason}). "
-            "Train the model again with r.learn.deep.train."
-        ) from error
+            f"This version reads models of version {VERSION}; '{directory}' has version {_short(version)}. "
+            "Train the model again with r.learn.deep.train, or update the add-on."
+        )
     return card
+
+
+def _check_file(directory: Path, name: str) -> None:
+    if not (directory / name).is_file():
+        raise ValueError(f"{name} is missing")
+    if (directory / name).resolve().parent != directory.resolve():
+        raise ValueError(f"{name} lies outside the model directory")
+
+
+def _damaged(file: Path, error: Exception) -> DeepLearningError:
+    kind = "" if isinstance(error, DeepLearningError) else f"{type(error).__name__}: "
+    return DeepLearningError(
+        f"A model directory must be whole; '{file}' is damaged ({kind}{' '.join(str(error).split())[:300]}). "
+        "Train the model again with r.learn.deep.train."
+    )
 
 
 def _short(value: Any) -> str:
@@ -545,7 +603,7 @@ def read_feature_space(path: str | os.PathLike) -> FeatureSpace:
     Raises:
         DeepLearningError: there is none, or it is damaged.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load
 
     file = Path(path) / NOVELTY
@@ -557,12 +615,11 @@ def read_feature_space(path: str | os.PathLike) -> FeatureSpace:
     try:
         if file.stat().st_size > _LARGEST_NOVELTY:
             raise ValueError(f"{NOVELTY} is larger than {_LARGEST_NOVELTY} bytes")
+        with safe_open(file, framework="numpy") as found:
+            check_shapes(*(tuple(found.get_slice(name).get_shape()) for name in ("vectors", "weights")))
         arrays = load(file.read_bytes())
         space = FeatureSpace(arrays["weights"], arrays["vectors"], *(float(value) for value in arrays["limits"]))
         space.check()
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DeepLearningError(
-            f"{NOVELTY} of a model must be whole; that of '{path}' is damaged ({type(error).__name__}: {error}). "
-            "Train the model again with r.learn.deep.train."
-        ) from error
+    except (*UNREADABLE, SafetensorError) as error:
+        raise _damaged(file, error) from error
     return space

@@ -11,7 +11,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,20 @@ from rlearndeep.model import (
     MANIFEST,
     NOVELTY,
     ModelCard,
+    ModelSource,
     Network,
     read_card,
     read_feature_space,
     write_card,
     write_feature_space,
 )
+from rlearndeep.prediction.answers import Member, Question, Subject, check_views
+from rlearndeep.prediction.branches import Places
+from rlearndeep.prediction.matching import Offer, arrange
+from rlearndeep.prediction.planning import make_plan
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.geometry import Region
 from rlearndeep.scene.novelty import FeatureSpace
 from rlearndeep.scene.tasks import Quantity
 
@@ -45,37 +51,74 @@ WRONG = (
 
 
 def card(network: Network, task: str = "class") -> ModelCard:
+    """A card of two bands, or of the kinds of ``NETWORKS``, that fits a network."""
     value = task == "value"
+    bands, sources = (Band("red", "S2_4"), Band("nir", "S2_8")), ()
+    if task == "stacked":
+        sources = (ModelSource("auxiliary1", (Band("height"),), (4, 4), (20.0, 20.0), "bilinear"),)
+    if task == "fusion":
+        days = ("2020-03-01", "2020-06-01")
+        sources = (
+            ModelSource("auxiliary1", (Band("height"),), (4, 4), (20.0, 20.0), "branch", Normalization("cell")),
+            ModelSource("series", (Band("ndvi", "NDVI"),), (2, 2), (40.0, 40.0), dates=days),
+        )
+    bands = (*bands, *(band for source in sources if source.use != "branch" for band in source.bands))
+    answer = backend.answers(network.architecture)
     return ModelCard(
         backend="torch",
         weights=WEIGHTS,
         network=network,
-        unit="cell",
-        bands=(Band("red", "S2_4"), Band("nir", "S2_8")),
-        normalization=Normalization("band", (1.5, 2.0), (0.5, 3.0)),
+        unit=answer if answer != "either" else network.options.get("unit", "cell"),
+        bands=bands,
+        normalization=Normalization("band", (1.5, 2.0, 4.0)[: len(bands)], (0.5, 3.0, 1.0)[: len(bands)]),
         classes=ClassTable(() if value else (MapClass(3, "bare", (1, 2, 3)), MapClass(30, "water"))),
         patch=(8, 8),
         resolution=(10.0, 10.0),
         extent=(5.0, 45.0, 6.0, 46.5),
-        training={"versions": {"torch": "2.15.0"}, "bf16_changes": 0.001},
-        task=task,
+        training={"versions": {"torch": "2.15.0"}, "bf16_changes": 0.001, "rules": ["object"], "patches": ["/data"]},
+        task="presence" if task == "presence" else "value" if value else "class",
         quantity=Quantity("height", "m") if value else None,
         target=BandStatistics(5, 2.0, 1.0, 0.0, 4.0) if value else None,
+        largest=(8, 8) if task == "fusion" else None,
+        sources=sources,
     )
 
 
+def perceptron(bands: int, outputs: int, unit: str = "cell") -> Network:
+    return Network("mlp", bands, outputs, {"hidden": [4], "dropout": 0.0, "unit": unit})
+
+
+LOOKED_AT = [{"name": "auxiliary1", "bands": 1, "series": False}, {"name": "series", "bands": 1, "series": True}]
+NETWORKS = {
+    "class": perceptron(2, 2),
+    "value": perceptron(2, 1),
+    "presence": perceptron(2, 2, "patch"),
+    "stacked": perceptron(3, 2),
+    "fusion": Network(
+        "fusion", 2, 2, {"filters": 2, "blocks": 1, "unit": "cell", "reference": False, "sources": LOOKED_AT}
+    ),
+}
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model that can be loaded."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory with a small model of every kind, each of which can predict."""
     torch.set_num_threads(1)
-    directory = tmp_path_factory.mktemp("models") / "whole"
-    directory.mkdir()
-    network = Network("mlp", 2, 2, {"hidden": [4], "dropout": 0.0, "unit": "cell"})
-    backend.save(backend.build(network), directory / WEIGHTS)
-    write_card(directory, card(network), "whole")
-    opened(directory)
+    place = tmp_path_factory.mktemp("models")
+    for task, network in NETWORKS.items():
+        directory = place / task
+        directory.mkdir()
+        backend.save(backend.build(network), directory / WEIGHTS)
+        write_card(directory, card(network, task), "whole")
+        opened(directory)
     backend.build(Network("unet", 2, 2))  # imports of the libraries take seconds
-    return directory
+    return place
+
+
+@pytest.fixture
+def whole(models: Path) -> Path:
+    """A small model of classes."""
+    return models / "class"
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +130,41 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def opened(directory: Path) -> None:
-    """What a prediction does before it reads the map."""
+def opened(directory: Path) -> ModelCard:
+    """What a prediction does with a model, for one small window of the map that the models were made for."""
+    card = read_card(directory)
+    check_views([card], "none")
+    make_plan([card], None, "linear", None)
+    offers = []
+    if card.sources:
+        offers = [Offer("aux", (Band("height"),))]
+    if len(card.sources) > 1:
+        offers.append(Offer("dates", (Band("ndvi", "NDVI"),), ("2021-03-01",)))
+    arrangement = arrange([card], (Band("red", "S2_4"), Band("nir", "S2_8")), offers)
+    predictor = backend.load(directory, card, "cpu", "32")
+    member = Member(predictor, card, arrangement.positions[0], branches=arrangement.branches[0])
+    rows, cols = (min(side, 8) for side in card.patch)
+    values = np.random.default_rng(1).normal(size=(len(card.bands), rows, cols)).astype(np.float32)
+    places = Places.of(Region(80, 0, 80, 0, 8, 8), np.array([0]), np.array([0]), (rows, cols))
+    images = member.prepare(values, np.ones((rows, cols), dtype=bool))[None]
+    question = Question(Subject.of(card), spread=True)
+    answer = member.answer(question, member.shown(images, places, {}))
+    assert answer.shape == (1, question.planes, *((rows, cols) if card.unit == "cell" else ()))
+    assert np.isfinite(answer[:, : question.subject.outputs]).all()
+    assert isinstance("object" in card.training.get("rules", []), bool)
+    return card
+
+
+def loaded(directory: Path) -> None:
+    """What a prediction does with a model after the bands were matched."""
     backend.load(directory, read_card(directory), "cpu", "32")
 
 
-def refused(directory: Path) -> str:
-    """The message for a model that must be refused, soon and with little memory; empty where it was loaded."""
+def refused(directory: Path, use: Callable[[Path], Any] = opened) -> str:
+    """The message for a model that must be refused, soon and with little memory; empty where it was used."""
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        opened(directory)
+        use(directory)
         message = ""
     except DeepLearningError as error:
         message = str(error)
@@ -120,6 +188,19 @@ def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
         yield from places(inner, (*path, key))
 
 
+def at(item: Any, path: tuple) -> Any:
+    for key in path:
+        item = item[key]
+    return item
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Whether JSON values are the same; a whole number may stand for itself with a decimal point."""
+    if type(value) in (int, float) and type(other) in (int, float):
+        return float(value) == float(other)
+    return type(value) is type(other) and value == other
+
+
 def changed(item: dict, path: tuple, value: Any) -> dict:
     item = copy.deepcopy(item)
     place: Any = item
@@ -132,21 +213,83 @@ def changed(item: dict, path: tuple, value: Any) -> dict:
     return item
 
 
-@pytest.mark.parametrize("task", ("class", "value"))
-def test_no_wrong_value_anywhere_ends_otherwise_than_in_one_line(tmp_path: Path, whole: Path, task: str) -> None:
-    """A value that does no harm, such as another name, may be loaded."""
-    outputs = 1 if task == "value" else 2
-    network = Network("mlp", 2, outputs, {"hidden": [4], "dropout": 0.0, "unit": "cell"})
-    item = card(network, task).to_json("whole")
-    weights = (whole / WEIGHTS).read_bytes() if task == "class" else b""
+# What may be missing, and records of the training, of which prediction needs nothing.
+OPTIONAL = {"rlearndeep:sources", "color", "semantic_label", "dropout", "unit", "series", "filters", "datetime", "bbox"}
+RECORDS = {"rlearndeep:training", "rlearndeep:projection", "rlearndeep:scores"}
+
+
+@pytest.mark.parametrize("task", NETWORKS)
+def test_a_wrong_value_is_refused_in_one_line_or_taken_as_it_stands(tmp_path: Path, models: Path, task: str) -> None:
+    """A value that does no harm, such as another name, is taken; none is taken for another value."""
+    item = json.loads((models / task / MANIFEST).read_text())
+    weights = (models / task / WEIGHTS).read_bytes()
     ours = [path for path in places(item) if len(path) > 1 and str(path[1]).startswith("rlearndeep:")]
-    count = loaded = 0
+    if task == "fusion":
+        ours = [path for path in ours if path[1] not in RECORDS]
+    count = taken = 0
     for path in [*ours, ("properties",), ("bbox",), ("bbox", 0), ("properties", "datetime")]:
         for value in (..., *WRONG):
-            message = refused(made(tmp_path / str(count), changed(item, path, value), weights))
-            count, loaded = count + 1, loaded + (not message)
+            directory = made(tmp_path / str(count), changed(item, path, value), weights)
+            message = refused(directory)
+            count, taken = count + 1, taken + (not message)
+            if message or RECORDS.intersection(path):
+                continue
+            if value is ...:
+                assert path[-1] in OPTIONAL or path[-2] == "dates", path
+            elif path[0] != "bbox" and path[-1] != "datetime":
+                again = read_card(directory).to_json("whole")
+                assert is_same(at(again, path), value), (path, value)
     assert count > 1000
-    assert loaded < count / 2
+    assert taken < count / 2
+
+
+OTHER_BANDS = [{"name": "height", "semantic_label": None}, {"name": "slope", "semantic_label": None}]
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "value"),
+    (
+        ("class", ("rlearndeep:unit",), "patch"),
+        ("presence", ("rlearndeep:unit",), "cell"),
+        ("fusion", ("rlearndeep:unit",), "patch"),
+        ("class", ("rlearndeep:sources",), "those of fusion"),
+        ("stacked", ("rlearndeep:sources", 0, "use"), "branch"),
+        ("stacked", ("rlearndeep:sources", 0, "bands"), OTHER_BANDS * 2),
+        ("fusion", ("rlearndeep:sources",), []),
+        ("fusion", ("rlearndeep:sources", 0, "name"), "auxiliary2"),
+        ("fusion", ("rlearndeep:sources", 0, "bands"), OTHER_BANDS),
+        ("fusion", ("rlearndeep:sources", 0, "use"), "nearest"),
+        ("class", ("rlearndeep:classes", 0, "category"), 31),
+        ("class", ("rlearndeep:training", "rules"), 5),
+        ("class", ("rlearndeep:training", "rules"), None),
+        ("class", ("rlearndeep:bands", 0, "name"), "red\0"),
+        ("class", ("rlearndeep:bands", 0, "semantic_label"), ["S2_4"]),
+        ("class", ("rlearndeep:classes", 0, "label"), "\ud800"),
+        ("value", ("rlearndeep:quantity", "name"), "\ud800"),
+        ("value", ("rlearndeep:quantity", "units"), "m\0"),
+        *(
+            ("class", ("rlearndeep:classes", 0, "category"), category)
+            for category in (2**32 + 7, 2**53, -(2**31), 2**31, 1.7, True)
+        ),
+    ),
+)
+def test_parts_that_do_not_fit_are_refused_by_name(
+    tmp_path: Path, models: Path, task: str, path: tuple, value: Any
+) -> None:
+    item = json.loads((models / task / MANIFEST).read_text())
+    if value == "those of fusion":
+        value = json.loads((models / "fusion" / MANIFEST).read_text())["properties"]["rlearndeep:sources"]
+    weights = (models / task / WEIGHTS).read_bytes()
+    directory = made(tmp_path / "m", changed(item, ("properties", *path), value), weights)
+    message = refused(directory, loaded)
+    assert f"'{directory / MANIFEST}'" in message and "Train the model again" in message
+
+
+def test_a_model_without_classes_is_refused(tmp_path: Path, whole: Path) -> None:
+    item = card(NETWORKS["class"]).to_json("x")
+    item["properties"]["rlearndeep:network"]["classes"] = 0
+    item["properties"]["rlearndeep:classes"] = []
+    assert "0 classes" in refused(made(tmp_path / "m", item, (whole / WEIGHTS).read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +336,9 @@ def test_a_million_bands_take_no_memory(tmp_path: Path, whole: Path) -> None:
     values["rlearndeep:bands"] = [{"name": ""}] * 200_000
     values["rlearndeep:network"]["bands"] = 200_000
     values["rlearndeep:normalization"] = {"method": "none", "mean": [], "std": []}
-    assert refused(made(tmp_path / "m", item, (whole / WEIGHTS).read_bytes()))
+    directory = made(tmp_path / "m", item, (whole / WEIGHTS).read_bytes())
+    assert "shape" in refused(directory, loaded) or "missing" in refused(directory, loaded)
+    assert "200000" in refused(directory)
 
 
 class Code:
@@ -255,10 +400,18 @@ def test_a_damaged_space_of_novelty_is_refused_and_no_code_is_run(tmp_path: Path
         else:
             assert name.startswith(("bit", "inner")), name
     assert not (tmp_path / "ran").exists()
-    for absurd in (replace(good, threshold=0.0), replace(good, mean_distance=float("nan")), replace(good, vectors=[])):
+    many = replace(good, vectors=np.zeros((1_000_000, 4), np.float32))
+    for absurd in (
+        many,
+        replace(good, threshold=0.0),
+        replace(good, mean_distance=float("nan")),
+        replace(good, vectors=[]),
+    ):
         write_feature_space(tmp_path, replace(absurd, vectors=np.asarray(absurd.vectors, np.float32)))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(DeepLearningError, match="damaged"):
             read_feature_space(tmp_path)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000  # kilobytes
     with pytest.raises(DeepLearningError, match="the network has 5, the model's file describes 4"):
         good.novelty(np.zeros((1, 5, 2, 2), np.float32))
 

@@ -62,7 +62,7 @@ class Fusing:
         options = network.options
         sources = tuple(_source(values) for values in listed(options.get("sources", []), "sources", 0))
         names = [source.name for source in sources]
-        reference = bool(options.get("reference", True))
+        reference = _flag(options.get("reference", True), "reference")
         if not sources or len(set(names)) != len(names):
             raise DeepLearningError(
                 f"The architecture '{FUSION}' joins further sources to the reference, each once; got "
@@ -86,4 +86,10 @@ def _source(values: Any) -> BranchOf:
             f"A further source is called auxiliary1, auxiliary2, ... or series; got '{str(values)[:100]}'."
         )
     bands = whole(values.get("bands"), "bands", _MOST_BANDS)
-    return BranchOf(str(values["name"]), bands, bool(values.get("series", False)))
+    return BranchOf(str(values["name"]), bands, _flag(values.get("series", False), "series"))
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise DeepLearningError(f"The option {name} is true or false; got '{str(value)[:100]}'. Choose one of them.")
+    return value

@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.learning.feeding import Part
-from rlearndeep.scene.novelty import FeatureSpace
-
-VECTORS = 1000
-"""Vectors that are kept, and as many at most that the threshold is taken from."""
+from rlearndeep.scene.novelty import MOST_VECTORS, FeatureSpace
 
 _PATCHES = 4096
 _CELLS = 2**21
@@ -43,7 +40,7 @@ def _vectors(part: Part, predictor: Any, seed: int) -> NDArray[np.float32]:
     rows, cols = part.sites.sites[0].images.shape[-2:]
     count = max(1, min(len(part), _PATCHES, _CELLS // (rows * cols)))
     chosen = np.unique(np.linspace(0, len(part) - 1, count).astype(np.int64))
-    wanted = math.ceil(8 * VECTORS / len(chosen))
+    wanted = math.ceil(8 * MOST_VECTORS / len(chosen))
     found, groups = [], []
     for numbers in np.array_split(chosen, max(1, math.ceil(len(chosen) * rows * cols / predictor.pixels_per_batch))):
         images, labels = part.read(numbers)
@@ -80,4 +77,4 @@ def _balanced(classes: NDArray[np.int64], random: np.random.Generator) -> NDArra
     for number in np.unique(classes):
         own = order[classes[order] == number]
         rank[own] = np.arange(len(own))
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:VECTORS])
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:MOST_VECTORS])

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 
+MOST_VECTORS = 1000
+"""Training keeps no more; what prediction computes for each cell grows with their number."""
+
 # Points compared at once: their distances to all training points stay in the cache.
 _POINTS = 1024
 _FOLDS = 5
@@ -58,8 +61,7 @@ class FeatureSpace:
         Raises:
             ValueError: shapes, types or numbers do not fit.
         """
-        if self.vectors.ndim != 2 or self.weights.shape != self.vectors.shape[1:] or not len(self.vectors):
-            raise ValueError(f"vectors {self.vectors.shape} do not fit weights {self.weights.shape}")
+        check_shapes(self.vectors.shape, self.weights.shape)
         if self.vectors.dtype != np.float32 or self.weights.dtype != np.float32:
             raise ValueError("vectors and weights must be float32")
         if not (np.isfinite(self.vectors).all() and np.isfinite(self.weights).all() and 0 < self.edge < np.inf):
@@ -85,6 +87,18 @@ class FeatureSpace:
         points = np.moveaxis(features, 1, -1)
         flat = points.reshape(-1, points.shape[-1]).astype(np.float32, copy=False) * self.weights
         return (nearest(flat, self.vectors) / np.float32(self.edge)).reshape(points.shape[:-1])
+
+
+def check_shapes(vectors: tuple[int, ...], weights: tuple[int, ...]) -> None:
+    """See that arrays of these shapes are vectors and weights that training may have kept.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if len(vectors) != 2 or weights != vectors[1:] or not vectors[0]:
+        raise ValueError(f"vectors {vectors} do not fit weights {weights}")
+    if vectors[0] > MOST_VECTORS:
+        raise ValueError(f"there are {vectors[0]} vectors, at most {MOST_VECTORS} are kept")
 
 
 def nearest(points: Vectors, vectors: Vectors) -> Vectors:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rlearndeep.learning.feeding import Sites
-from rlearndeep.learning.novelty import VECTORS, feature_space
+from rlearndeep.learning.novelty import feature_space
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.training import prepare, train
 from rlearndeep.model import read_card, read_feature_space
 from rlearndeep.scene.bands import Normalization
+from rlearndeep.scene.novelty import MOST_VECTORS
 from synthetic_patches import make_patches
 
 pytest.importorskip("lightning_fabric")
@@ -31,7 +32,7 @@ def test_novelty_tells_unknown_ground(tmp_path, architecture, unit, size):
     train(prepare([dataset], settings, backend), tmp_path / "model", backend)
     card, space = read_card(tmp_path / "model"), read_feature_space(tmp_path / "model")
     assert card.training["novelty"]["threshold"] == space.threshold
-    assert len(space.vectors) <= VECTORS
+    assert len(space.vectors) <= MOST_VECTORS
     predictor = backend.load(tmp_path / "model", card, "cpu", "32")
 
     random = np.random.default_rng(9)
@@ -64,7 +65,7 @@ def test_every_class_gives_as_many_vectors_as_it_can(tmp_path):
     part = Sites.of([dataset]).part("training", Normalization("none"))
     empty = Sites.of([dataset]).part("validation", Normalization("none"))
     space = feature_space(part, empty, Echo(), seed=1)
-    assert len(space.vectors) == VECTORS
+    assert len(space.vectors) == MOST_VECTORS
     counts = np.bincount(space.vectors[:, :3].argmax(axis=1))
     assert counts.max() - counts.min() <= 12
     assert space.vectors.min() > 1500  # no null cell, which is 0 once normalised

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.backends.agreement import check_card
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.keras.blocks import HEAD
 from rlearndeep.backends.keras.devices import choose_device, choose_precision, describe
@@ -16,6 +17,7 @@ from rlearndeep.backends.keras.engine import is_out_of_memory, keras, start
 from rlearndeep.backends.keras.features import aligned, head_weights
 from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.module import Module
+from rlearndeep.backends.keras.networks import answers
 from rlearndeep.backends.keras.tasks import decoder, in_units
 from rlearndeep.backends.keras.weights import load_module
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels
@@ -102,10 +104,11 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
             that it hardly changes a class.
 
     Raises:
-        DeepLearningError: no such device, or weights that do not fit the network.
+        DeepLearningError: no such device, or parts of the model that do not fit each other.
     """
     start()
     chosen = choose_device(device)
+    check_card(directory, card, answers)
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     precision = choose_precision(precision, chosen)

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.agreement import check_card
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
-from rlearndeep.backends.torch.networks import trial
+from rlearndeep.backends.torch.networks import answers, trial
 from rlearndeep.backends.torch.rewriting import in_precision, rewrite
 from rlearndeep.backends.torch.tasks import decoded
 from rlearndeep.backends.torch.weights import load_network
@@ -144,10 +145,11 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
             that it hardly changes a class.
 
     Raises:
-        DeepLearningError: no such device, or weights that do not fit the network.
+        DeepLearningError: no such device, or parts of the model that do not fit each other.
         MissingPackage: the library of the architecture is not installed.
     """
     chosen = choose_device(device)
+    check_card(directory, card, answers)
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     dtype = choose_precision(precision, chosen)

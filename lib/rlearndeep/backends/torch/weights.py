@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as dump
 
 from rlearndeep.backends.torch.networks import build, outlined
-from rlearndeep.errors import DeepLearningError
+from rlearndeep.errors import DeepLearningError, MissingPackage
 from rlearndeep.model import Network
 
 FILE = "weights.safetensors"
@@ -53,6 +53,10 @@ def load_network(network: Network, file: Path) -> torch.nn.Module:
 def _outline(network: Network, file: Path) -> torch.nn.Module:
     try:
         return outlined(network)
+    except MissingPackage:
+        raise
+    except DeepLearningError as error:
+        raise _damaged(file, f"the network cannot be built, {error}") from error
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise _damaged(file, f"the network cannot be built, {type(error).__name__}: {str(error)[:200]}") from error
 
