@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from rlearndeep.backends import get_backend
+from rlearndeep.backends.keras.encoders import _steps
 from rlearndeep.backends.keras.engine import keras
 from rlearndeep.backends.keras.weights import load_module
 from rlearndeep.errors import DeepLearningError
@@ -134,6 +136,28 @@ def test_weights_of_another_network_are_refused(whole: Path) -> None:
     for other in (Network("fcn_dilated", 2, 4, NETWORK.options), Network("mlp", 2, 3)):
         with pytest.raises(DeepLearningError, match="fit the network"):
             load_module(other, whole)
+
+
+def test_a_network_far_larger_than_the_file_is_not_built(whole: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for network in (
+        Network("mlp", 2, 3, {"hidden": [20000, 20000]}),
+        Network("fcn_dilated", 2, 3, {"filters": 8000, "blocks": 2}),
+        Network("unet", 200_000, 3, {"encoder": "resnet18"}),
+    ):
+        with pytest.raises(DeepLearningError, match="far more weights than the file"):
+            load_module(network, whole)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+    assert load_module(NETWORK, whole).model.count_params() < 1000
+
+
+@pytest.mark.parametrize("architecture", ("resnet18", "mobilenetv2"))
+def test_a_network_with_an_encoder_is_read_at_first_use(tmp_path: Path, architecture: str) -> None:
+    network, file = Network("unet", 1, 2, {"encoder": architecture, "depth": 3}), tmp_path / "model.keras"
+    backend = get_backend("keras")
+    backend.save(backend.build(network), file)
+    _steps.cache_clear()
+    assert load_module(network, file).model.count_params() > 1e5
 
 
 def test_the_configuration_is_what_keras_writes(whole: Path) -> None:

@@ -45,10 +45,17 @@ def gives_cells(network: Network) -> bool:
     return where == "cell" or (where == "either" and network.options.get("unit") != "patch")
 
 
+def has_encoder(network: Network) -> bool:
+    """Whether a part of it is one of ``encoders.ENCODERS``."""
+    if network.architecture == FUSION:
+        return bool(network.options.get("reference", True))
+    return network.architecture not in OWN
+
+
 def padded_size(network: Network, size: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns that an input, or the reference of several sources, is padded to."""
     fusion = network.architecture == FUSION
-    if network.architecture in OWN or (fusion and not network.options.get("reference", True)):
+    if not has_encoder(network):
         return size[-2], size[-1]
     steps = network.architecture in SEGMENTATION or (fusion and gives_cells(network))
     multiple = 2 ** unet_depth(network) if steps else 1
