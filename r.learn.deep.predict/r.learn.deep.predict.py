@@ -545,10 +545,12 @@ def check_names(products: list, work: Work) -> list:
 
 
 def warn_of_grid(work: Work) -> None:
-    """Warn where the networks see other cells than those they were trained on, or lack a source."""
+    """Warn where the networks see other cells than those they were trained on, lack a source, or name classes otherwise."""
     from rlearndeep.gis.groups import grid_remarks
+    from rlearndeep.prediction.answers import label_remarks
 
     region = work.region
+    warn_of_first(label_remarks(work.cards, [str(path) for path in work.settings.models]))
     for card in work.cards:
         warn_of_size(_("The region"), region, card.resolution)
         for source in card.sources:

@@ -216,6 +216,18 @@ def check_members(cards: Sequence[ModelCard], names: Sequence[str]) -> None:
             )
 
 
+def label_remarks(cards: Sequence[ModelCard], names: Sequence[str]) -> list[str]:
+    """What the user should know of models whose categories have other labels, so that they may mean other classes."""
+    first = cards[0].classes
+    return [
+        f"Category {own.category} is '{own.label}' in '{names[0]}' and '{other.label}' in '{name}'; their scores are "
+        "averaged, and the map has the labels of the first model. Predict them one by one if they mean other classes."
+        for card, name in zip(cards[1:], names[1:], strict=True)
+        for own, other in zip(first, card.classes, strict=True)
+        if own.label and other.label and own.label != other.label
+    ]
+
+
 def check_views(cards: Sequence[ModelCard], augment: str) -> None:
     """See that the networks can look at turned patches.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, Network
-from rlearndeep.prediction.answers import Member, Question, Subject, check_members, check_views
+from rlearndeep.prediction.answers import Member, Question, Subject, check_members, check_views, label_remarks
 from rlearndeep.prediction.views import VIEWS
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
@@ -117,3 +117,13 @@ def test_models_that_predict_other_things_are_not_averaged():
         check_views([replace(CARD, unit="patch", patch=(4, 6))], "d4")
     check_views([replace(CARD, unit="patch", patch=(4, 6))], "flips")
     check_views([replace(CARD, patch=(4, 6))], "d4")
+
+
+def test_categories_with_other_labels_are_told_and_those_without_a_label_are_not():
+    other = ClassTable((MapClass(1, "one"), MapClass(2, "water")))
+    bare = ClassTable((MapClass(1, ""), MapClass(2, "two")))
+    cards = [CARD, replace(CARD, classes=bare), replace(CARD, classes=other)]
+    check_members(cards, ["a", "b", "c"])
+    (remark,) = label_remarks(cards, ["a", "b", "c"])
+    assert "Category 2 is 'two' in 'a' and 'water' in 'c'" in remark
+    assert label_remarks([CARD], ["a"]) == label_remarks([VALUES, VALUES], ["a", "b"]) == []
