@@ -301,6 +301,30 @@ def test_scores_of_several_models_are_averaged(grass, models):
         np.testing.assert_allclose(cells(grass, f"both_{category}"), mean[index], atol=5.1e-4)
 
 
+def test_models_with_other_labels_are_averaged_with_a_warning(grass, models, tmp_path):
+    make_scene(grass)
+    shutil.copytree(models / "known", tmp_path / "other")
+    manifest = tmp_path / "other" / "model.json"
+    manifest.write_text(manifest.read_text().replace('"red wins"', '"water"'))
+    both = f"model={models / 'known'},{tmp_path / 'other'}"
+    done = grass.run(TOOL, "group=scene", both, "output=map", GRASS_VERBOSE="1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    words = " ".join(done.stderr.split())
+    assert "Category 2 is 'red wins' in" in words and "and 'water' in" in words
+    assert "2|red wins" in grass.ok("r.category", "map=map", "separator=pipe")
+
+
+def test_a_label_that_no_map_can_hold_leaves_an_older_map_as_it_was(grass, models, tmp_path):
+    red, _ = make_scene(grass)
+    grass.ok("r.mapcalc", "map = red")
+    shutil.copytree(models / "known", tmp_path / "other")
+    manifest = tmp_path / "other" / "model.json"
+    manifest.write_text(manifest.read_text().replace('"red wins"', '"\\ud800"'))
+    message = grass.error(TOOL, "group=scene", f"model={tmp_path / 'other'}", "output=map", "--overwrite")
+    assert "model.json' is damaged" in message
+    np.testing.assert_array_equal(cells(grass, "map"), red)
+
+
 def test_a_patch_classifier_answers_in_blocks_of_the_stride(grass, models):
     make_scene(grass)
     grass.ok("g.region", "n=19", "w=1")
