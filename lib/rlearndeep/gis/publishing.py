@@ -1,13 +1,16 @@
 """New maps that appear together with everything that belongs to them, or not at all.
 
-GRASS knows a raster from the moment its file is closed, and forgets older labels and colours then. Each map is
-therefore described within the same moment, by the C library and without another process; Ctrl-C and a polite kill
-wait until all maps stand.
+GRASS knows a raster from the moment its file is closed, and forgets older labels and colours then. New maps are
+therefore written, closed and described beside the mapset (:mod:`rlearndeep.gis.staging`), and moved when all are
+complete.
 """
 
 from __future__ import annotations
 
 import ctypes
+import html
+import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +19,19 @@ from pathlib import Path
 
 import grass.script as gs
 
+from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.rasters import RasterWriter
-from rlearndeep.gis.session import command_line, libraries
+from rlearndeep.gis.session import (
+    MASK_VARIABLE,
+    at_end,
+    command_line,
+    libraries,
+    mapset,
+    session_of,
+    set_session,
+    warnings_end,
+)
+from rlearndeep.gis.staging import KEEPER, Stage
 from rlearndeep.scene.classes import ClassTable, Color
 from rlearndeep.scene.geometry import Region
 
@@ -79,6 +93,9 @@ class NewMaps:
     def __init__(self, region: Region) -> None:
         self._region = region
         self._writers: list[RasterWriter] = []
+        self._session = session_of()
+        self._stage = Stage(mapset_directory())
+        at_end(self._stage.close)
 
     def __enter__(self) -> NewMaps:
         return self
@@ -86,51 +103,95 @@ class NewMaps:
     def __exit__(self, *_: object) -> None:
         for writer in self._writers:
             writer.discard()
+        self._stage.close()
 
     def open(self, name: str, dtype: str) -> RasterWriter:
         """A map to write; ``dtype`` as for :class:`RasterWriter`."""
-        self._writers.append(RasterWriter(name, self._region, dtype))
+        self._stage.expect(name)
+        with self._staged():
+            self._writers.append(RasterWriter(name, self._region, dtype))
         return self._writers[-1]
 
     def publish(self, descriptions: Mapping[str, Description]) -> None:
-        """Give all maps their names, each with its description."""
-        with uninterrupted():
+        """Give all maps their names, each with its description; to be called while :func:`uninterrupted`.
+
+        Raises:
+            DeepLearningError: what belongs to a map cannot be written, another process made a map of such a name
+                meanwhile, or the maps cannot be moved; none is published then.
+        """
+        with self._staged(), warnings_end():
             for writer in self._writers:
                 writer.close()
-                describe(writer.name, descriptions[writer.name])
+                _check_cells(writer.name)
+                describe(writer.name, descriptions[writer.name], self._session["MAPSET"])
+        self._stage.put_in_place([writer.name for writer in self._writers], gs.overwrite())
+
+    @contextmanager
+    def _staged(self) -> Iterator[None]:
+        """Let GRASS write into the directory of the new maps, as a mapset of a project within this one."""
+        project = f"{self._session['LOCATION_NAME']}/{self._session['MAPSET']}/{KEEPER}"
+        try:
+            set_session({**self._session, "LOCATION_NAME": project, "MAPSET": self._stage.directory.name})
+            yield
+        finally:
+            set_session(self._session)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and a polite kill wait until the block is left."""
-    waiting = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    """Ctrl-C and a polite kill wait until the block is left; in the main thread only.
+
+    To block the signals would not do: another thread takes them then, and Python wakes the main thread all the same.
+    """
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        signal.signal(number, lambda number, _: waiting.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if waiting:
+        signal.raise_signal(waiting[0])
 
 
-def describe(name: str, description: Description) -> None:
-    """Write the labels, colours, units and history of a raster of the current mapset."""
-    _, libraster, _ = libraries()
+def describe(name: str, description: Description, mapset: str) -> None:
+    """Write the labels, colours, units and history of a raster; the history tells the mapset it is for.
+
+    Raises:
+        DeepLearningError: not all was written, of which GRASS says nothing.
+    """
+    libgis, libraster, _ = libraries()
+    _write_labels(name, description)
+    if description.colors or description.ramp:
+        _write_colors(name, description)
+    if description.units:
+        libraster.Rast_write_units(name, description.units)
+        _check(name, libraster.Rast_read_units(name, libgis.G_mapset()))
+    history = libraster.struct_History()
+    libraster.Rast_short_history(name, "raster", ctypes.byref(history))
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_MAPSET, mapset)
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_TITLE, description.title)
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_DATSRC_1, description.source)
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_KEYWRD, description.note)
+    libraster.Rast_append_history(ctypes.byref(history), command_line())
+    lines = libraster.Rast_history_length(ctypes.byref(history))
+    libraster.Rast_write_history(name, ctypes.byref(history))
+    _check(name, libraster.Rast_read_history(name, libgis.G_mapset(), ctypes.byref(history)) == 0)
+    _check(name, libraster.Rast_history_length(ctypes.byref(history)) >= lines)
+
+
+def _write_labels(name: str, description: Description) -> None:
+    libgis, libraster, _ = libraries()
     categories = libraster.struct_Categories()
     libraster.Rast_init_cats(description.title, ctypes.byref(categories))
     for category, label in description.labels.items():
         cell = ctypes.byref(libraster.CELL(category))
         libraster.Rast_set_c_cat(cell, cell, label, ctypes.byref(categories))
     libraster.Rast_write_cats(name, ctypes.byref(categories))
-    if description.colors or description.ramp:
-        _write_colors(name, description)
-    if description.units:
-        libraster.Rast_write_units(name, description.units)
-    history = libraster.struct_History()
-    libraster.Rast_short_history(name, "raster", ctypes.byref(history))
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_TITLE, description.title)
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_DATSRC_1, description.source)
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_KEYWRD, description.note)
-    libraster.Rast_append_history(ctypes.byref(history), command_line())
-    libraster.Rast_write_history(name, ctypes.byref(history))
+    _check(name, libraster.Rast_read_cats(name, libgis.G_mapset(), ctypes.byref(categories)) == 0)
+    _check(name, categories.ncats == len(description.labels))
 
 
 def _write_colors(name: str, description: Description) -> None:
@@ -143,7 +204,26 @@ def _write_colors(name: str, description: Description) -> None:
         ends = (libraster.DCELL(value) for value in (low, high))
         below, above = (ctypes.byref(end) for end in ends)
         libraster.Rast_add_d_color_rule(below, *first, above, *last, ctypes.byref(colors))
+    rules = libraster.Rast_colors_count(ctypes.byref(colors))
     libraster.Rast_write_colors(name, libgis.G_mapset(), ctypes.byref(colors))
+    libraster.Rast_read_colors(name, libgis.G_mapset(), ctypes.byref(colors))
+    _check(name, libraster.Rast_colors_count(ctypes.byref(colors)) == rules)
+
+
+def _check_cells(name: str) -> None:
+    """Read what GRASS writes beside the cells; it ends the process where that cannot be read."""
+    libgis, libraster, _ = libraries()
+    head, extremes = libgis.Cell_head(), libraster.FPRange()
+    libraster.Rast_get_cellhd(name, libgis.G_mapset(), ctypes.byref(head))
+    _check(name, libraster.Rast_read_fp_range(name, libgis.G_mapset(), ctypes.byref(extremes)) > 0)
+
+
+def _check(name: str, whole: object) -> None:
+    if not whole:
+        raise DeepLearningError(
+            f"All that belongs to raster map <{name}> must be written; the disk took a part of it only, and no map was "
+            "published. Check disk space, then continue with -r."
+        )
 
 
 def mapset_directory(mapset: str = "") -> Path:
@@ -153,12 +233,65 @@ def mapset_directory(mapset: str = "") -> Path:
 
 
 def raster_stamp(full_name: str) -> list:
-    """Name, sizes and times of change of a raster's files; another list when the raster was changed."""
+    """What changes when the values of a raster, ``name@mapset``, may have changed.
+
+    It holds name, sizes and times of change of the raster's files, of the files on this machine that it is linked to
+    (*r.external*), and the same of the rasters it is made of when it is read: the base of a reclass, and the tiles of a
+    virtual raster. JSON values.
+    """
+    return _stamp(full_name, set())
+
+
+def mask_stamp() -> list:
+    """Stamps of what may be the mask."""
+    names = dict.fromkeys((os.environ.get(MASK_VARIABLE) or "MASK", "MASK"))
+    return [raster_stamp(name if "@" in name else f"{name}@{mapset()}") for name in names]
+
+
+def _stamp(full_name: str, seen: set[str]) -> list:
+    seen.add(full_name)
     name, where = full_name.split("@")
+    directory = mapset_directory(where)
+    misc = directory / "cell_misc" / name
+    files = [directory / element / name for element in ("cellhd", "cell", "fcell")]
+    files += [misc / part for part in ("null", "nullcmpr", "f_format", "f_quant", "gdal", "vrt")]
+    files += _linked_files(_text(misc / "gdal"))
     stamp: list = [full_name]
-    for element in ("cellhd", "cell", "fcell"):
-        file = mapset_directory(where) / element / name
+    for file in files:
         if file.exists():
             state = file.stat()
-            stamp.append([element, state.st_size, state.st_mtime_ns])
+            stamp.append([str(file.relative_to(directory) if file.is_relative_to(directory) else file),
+                          state.st_size, state.st_mtime_ns])  # fmt: skip
+    for base in (*_reclassed(_text(directory / "cellhd" / name)), *_text(misc / "vrt").split()):
+        full = base if "@" in base else f"{base}@{where}"
+        if full not in seen:
+            stamp.append(_stamp(full, seen))
     return stamp
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def _reclassed(header: str) -> list[str]:
+    """The raster that a header says it is a reclass of, if any."""
+    found = re.match(r"reclass\s+name:\s*(\S+)\s+mapset:\s*(\S+)", header)
+    return ["@".join(found.groups())] if found else []
+
+
+def _linked_files(link: str) -> list[Path]:
+    """Files that a GDAL data source, such as a file, an archive or a data set in one, is read from."""
+    found = re.search(r"^file:\s*(.+)$", link, re.MULTILINE)
+    files: list[Path] = []
+    for part in re.split(r"[:\"]", found.group(1)) if found else []:
+        path = Path(re.sub(r"^(/vsi\w+(?=/))+", "", part.strip()))
+        if path.is_absolute():
+            files += next(([one] for one in (path, *path.parents) if one.is_file()), [])
+            files += sorted(path.rglob("*"))
+    return files + [one for file in files if file.suffix.lower() == ".vrt" for one in _virtual_files(file)]
+
+
+def _virtual_files(file: Path) -> list[Path]:
+    """Files that a virtual data set of GDAL puts together."""
+    names = re.findall(r"<SourceFilename[^>]*>([^<]+)</SourceFilename>", _text(file))
+    return [file.parent / html.unescape(name) for name in names]

@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grass.script as gs
@@ -30,8 +31,12 @@ if TYPE_CHECKING:  # NumPy may be what is missing, and that must be said
 
 INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
 _RESTARTED = "RLEARNDEEP_RESTARTED"
+MASK_VARIABLE = "GRASS_MASK"
+"""Names another mask than MASK, from GRASS 8.5 on."""
+_PLACE = ("GISDBASE", "LOCATION_NAME", "MAPSET")
 
 _cleanups: list[Callable[[], None]] = []
+_interrupted = ""
 _name_numbers = itertools.count(1)
 
 
@@ -47,6 +52,7 @@ def run(
     Errors a user can mend become one ``ERROR:`` line; Ctrl-C and a polite kill end with status 130 and cleaned up.
     """
     atexit.register(cleanup)
+    say_when_interrupted(interrupted)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = job(options, flags)
@@ -68,7 +74,7 @@ def run(
         gs.fatal(str(error))
     except KeyboardInterrupt:
         cleanup()
-        sys.stderr.write(f"\nInterrupted; {interrupted}\n")
+        sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
         sys.exit(130)
     if result is not None and options.get("format") == "json":
         print(json.dumps(result, indent=1, ensure_ascii=False))
@@ -76,6 +82,12 @@ def run(
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def say_when_interrupted(text: str) -> None:
+    """What an interrupted tool says of its outputs from now on."""
+    global _interrupted
+    _interrupted = text
 
 
 def at_end(action: Callable[[], None]) -> None:
@@ -159,7 +171,7 @@ def _catch_fatal_errors(libgis: Any) -> None:
 
     def routine(message: bytes, fatal: int) -> int:
         text = " ".join(message.decode(errors="replace").split())
-        if not fatal:
+        if not fatal and not _warnings_end:
             gs.warning(text)
             return 0
         _end_after_fatal_error(text)
@@ -171,7 +183,19 @@ def _catch_fatal_errors(libgis: Any) -> None:
 
 
 _error_routine: Any = None
+_warnings_end = False
 _ending = threading.Lock()
+
+
+@contextmanager
+def warnings_end() -> Iterator[None]:
+    """What the C library only warns of in this block, such as a file it cannot rename, ends the process too."""
+    global _warnings_end
+    _warnings_end = True
+    try:
+        yield
+    finally:
+        _warnings_end = False
 
 
 def _end_after_fatal_error(text: str) -> NoReturn:
@@ -222,7 +246,7 @@ def region_of(head: Any) -> Region:
 def session_of() -> dict[str, str]:
     """What another process needs to work in the current mapset: see :func:`join_session`."""
     env = gs.gisenv()
-    return {key: env[key] for key in ("GISDBASE", "LOCATION_NAME", "MAPSET")}
+    return {**{key: env[key] for key in _PLACE}, MASK_VARIABLE: os.environ.get(MASK_VARIABLE, "")}
 
 
 def join_session(session: dict[str, str]) -> None:
@@ -244,12 +268,19 @@ def join_session(session: dict[str, str]) -> None:
         )
     file = os.path.join(tempfile.mkdtemp(prefix="rlearndeep_session_"), "gisrc")
     with open(file, "w", encoding="utf-8") as stream:
-        stream.writelines(f"{key}: {value}\n" for key, value in {**session, "GUI": "text"}.items())
+        stream.writelines(f"{key}: {session[key]}\n" for key in _PLACE)
+        stream.write("GUI: text\n")
     atexit.register(shutil.rmtree, os.path.dirname(file), ignore_errors=True)
     os.environ["GISRC"] = file
+    os.environ[MASK_VARIABLE] = session[MASK_VARIABLE]
+    set_session(session)
+
+
+def set_session(session: dict[str, str]) -> None:
+    """Where the C library of this process looks for maps, and writes them."""
     libgis, _, _ = libraries()
-    for key, value in session.items():
-        libgis.G_setenv_nogisrc(key, value)
+    for key in _PLACE:
+        libgis.G_setenv_nogisrc(key, session[key])
 
 
 def mapset() -> str:
