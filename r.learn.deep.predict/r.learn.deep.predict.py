@@ -692,9 +692,10 @@ def request_of(options: dict, work: Work, precision: str) -> dict:
 
 def predict(options: dict, work: Work, products: list) -> dict:
     """Stream the region through the networks and write all maps; they appear at the end, together."""
-    from rlearndeep.gis.publishing import NewMaps
+    from rlearndeep.gis.publishing import NewMaps, uninterrupted
+    from rlearndeep.gis.session import say_when_interrupted
 
-    with ExitStack() as stack:
+    with ExitStack() as ending, ExitStack() as stack:
         source, raster = open_source(work, stack)
         job, rows, networks = open_networks(options, work, source, stack)
         started = time.perf_counter()
@@ -704,7 +705,9 @@ def predict(options: dict, work: Work, products: list) -> dict:
         if segments is not None:
             counted = write_segments(work, products, segments, raster, maps, stack)
             tally = tally or counted
+        ending.enter_context(uninterrupted())  # until the table stands too, and the kept rows are gone
         maps.publish(describe(work, products, tally))
+        say_when_interrupted(_("all outputs were written."))
     if tally.null_cells == tally.cells:
         gs.warning(_("No cell of the region has data in all bands; the map is null everywhere."))
     return report_of(work, tally, time.perf_counter() - started, networks)
@@ -733,20 +736,21 @@ def open_networks(options: dict, work: Work, source, stack: ExitStack) -> tuple:
 def open_journal(work: Work, products: list, precision: str):
     """The finished rows of this prediction on disk; gone when the ``with`` block ends well."""
     import rlearndeep
-    from rlearndeep.gis.publishing import mapset_directory, raster_stamp
-    from rlearndeep.gis.session import mapset
-    from rlearndeep.model import MANIFEST
+    from rlearndeep.gis.publishing import mapset_directory, mask_stamp, raster_stamp
+    from rlearndeep.model import MANIFEST, NOVELTY
     from rlearndeep.prediction.journal import RowJournal, digest, place
 
     settings = work.settings
-    weights = [(path / MANIFEST, path / card.weights) for path, card in zip(settings.models, work.cards, strict=True)]
+    novelty = (NOVELTY,) if work.question.novelty else ()
+    known = zip(settings.models, work.cards, strict=True)
+    files = [path / name for path, card in known for name in (MANIFEST, card.weights, *novelty)]
     name = products[0].name if products else settings.segments_table.name
     what = {
-        "model": [[digest(file) for file in files] for files in weights],
+        "model": [digest(file) for file in files],
         "region": work.region.to_json(),
         "bands": [raster_stamp(raster) for raster in work.inputs if raster != work.segments],
         "dates": [list(source.source.dates) for source in work.further.values()],
-        "mask": raster_stamp(f"MASK@{mapset()}"),
+        "mask": mask_stamp(),
         "segments": raster_stamp(work.segments) if work.segments else None,
         "maps": [[product.name, product.layer.kind, product.layer.class_index] for product in products],
         "options": [settings.overlap, settings.blend, settings.stride, settings.augment, settings.aggregate],
