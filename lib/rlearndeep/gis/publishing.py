@@ -25,6 +25,7 @@ from rlearndeep.gis.session import (
     MASK_VARIABLE,
     at_end,
     command_line,
+    current_region,
     libraries,
     mapset,
     session_of,
@@ -94,6 +95,7 @@ class NewMaps:
         self._region = region
         self._writers: list[RasterWriter] = []
         self._session = session_of()
+        current_region()  # GRASS reads it once, and must not look for it beside the mapset
         self._stage = Stage(mapset_directory())
         at_end(self._stage.close)
 
@@ -239,7 +241,7 @@ def raster_stamp(full_name: str) -> list:
     (*r.external*), and the same of the rasters it is made of when it is read: the base of a reclass, and the tiles of a
     virtual raster. JSON values.
     """
-    return _stamp(full_name, set())
+    return _stamp(full_name, mapset_directory().parent, set())
 
 
 def mask_stamp() -> list:
@@ -248,10 +250,10 @@ def mask_stamp() -> list:
     return [raster_stamp(name if "@" in name else f"{name}@{mapset()}") for name in names]
 
 
-def _stamp(full_name: str, seen: set[str]) -> list:
+def _stamp(full_name: str, project: Path, seen: set[str]) -> list:
     seen.add(full_name)
     name, where = full_name.split("@")
-    directory = mapset_directory(where)
+    directory = project / where
     misc = directory / "cell_misc" / name
     files = [directory / element / name for element in ("cellhd", "cell", "fcell")]
     files += [misc / part for part in ("null", "nullcmpr", "f_format", "f_quant", "gdal", "vrt")]
@@ -260,12 +262,11 @@ def _stamp(full_name: str, seen: set[str]) -> list:
     for file in files:
         if file.exists():
             state = file.stat()
-            stamp.append([str(file.relative_to(directory) if file.is_relative_to(directory) else file),
-                          state.st_size, state.st_mtime_ns])  # fmt: skip
+            stamp.append([os.path.relpath(file, directory), state.st_size, state.st_mtime_ns])
     for base in (*_reclassed(_text(directory / "cellhd" / name)), *_text(misc / "vrt").split()):
         full = base if "@" in base else f"{base}@{where}"
         if full not in seen:
-            stamp.append(_stamp(full, seen))
+            stamp.append(_stamp(full, project, seen))
     return stamp
 
 
@@ -282,12 +283,13 @@ def _reclassed(header: str) -> list[str]:
 def _linked_files(link: str) -> list[Path]:
     """Files that a GDAL data source, such as a file, an archive or a data set in one, is read from."""
     found = re.search(r"^file:\s*(.+)$", link, re.MULTILINE)
-    files: list[Path] = []
-    for part in re.split(r"[:\"]", found.group(1)) if found else []:
-        path = Path(re.sub(r"^(/vsi\w+(?=/))+", "", part.strip()))
-        if path.is_absolute():
-            files += next(([one] for one in (path, *path.parents) if one.is_file()), [])
-            files += sorted(path.rglob("*"))
+    if found is None:
+        return []
+    whole = Path(found.group(1))
+    files = sorted(whole.rglob("*")) if whole.is_absolute() else []
+    for part in dict.fromkeys((found.group(1), *re.split(r"[:\"]", found.group(1)))):
+        path = Path(re.sub(r"^(/vsi\w+(?=/))+", "", part))
+        files += [one for one in (path, *path.parents) if path.is_absolute() and one.is_file()]
     return files + [one for file in files if file.suffix.lower() == ".vrt" for one in _virtual_files(file)]
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -144,7 +144,8 @@ def _plan(mapset: Path, directory: Path, names: Sequence[str]) -> dict[str, list
 def _clear(mapset: Path) -> None:
     """Finish what killed processes were putting in place, and forget what they were not."""
     for directory in (mapset / KEEPER).glob("new_*"):
-        with open(directory / _LOCK, "ab") as lock:
+        # The owner of a directory may be removing it.
+        with suppress(FileNotFoundError), open(directory / _LOCK, "ab") as lock:
             if not _is_free(lock):
                 continue
             if _exists(directory / _PLAN):
@@ -208,5 +209,7 @@ def _write_external(mapset: Path, directory: Path) -> None:
         return
     lines = [line for line in settings.read_text(encoding="utf-8").splitlines() if line.strip()]
     known = dict(line.split(":", maxsplit=1) for line in lines)
-    known["directory"] = f" {mapset / known.get('directory', 'gdal').strip()}"
+    place = mapset / known.get("directory", "gdal").strip()
+    place.mkdir(parents=True, exist_ok=True)
+    known["directory"] = f" {place}"
     (directory / "GDAL").write_text("".join(f"{key}:{value}\n" for key, value in known.items()), encoding="utf-8")
