@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rlearndeep.backends.running import ahead
-from rlearndeep.backends.torch.feeding import normalized, on_device
+from rlearndeep.backends.torch.feeding import _tensors, normalized, on_device
 from rlearndeep.learning.feeding import Sites
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization
@@ -63,3 +63,12 @@ def test_batches_are_read_ahead_in_their_order_and_errors_pass() -> None:
             found.append(number)
     assert found == list(range(5))
     assert list(ahead(iter(()))) == []
+
+
+@pytest.mark.parametrize("dtype", (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.float32, np.float64))
+def test_what_goes_to_mps_is_of_a_type_that_it_has(dtype: type) -> None:
+    values = np.array([[0, 1, np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 0.1]], dtype=dtype)
+    ((found, valid, labels),) = _tensors(iter([(values, values > 0, values)]), torch.device("mps"))
+    assert not {torch.float64, torch.uint16, torch.uint32} & {found.dtype, valid.dtype, labels.dtype}
+    np.testing.assert_array_equal(found.float().numpy(), values.astype(np.float32))
+    assert labels.is_floating_point() == np.issubdtype(dtype, np.floating)

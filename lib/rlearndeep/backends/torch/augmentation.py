@@ -151,11 +151,17 @@ def _crop(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Mo
     images = functional.interpolate(cut, (rows, cols), mode="bilinear", align_corners=False)
     if labels.dim() == PER_CELL:
         marks = torch.stack([label[place] for label, place in zip(labels, places, strict=True)])
-        labels = functional.interpolate(marks[:, None].double(), (rows, cols), mode="nearest-exact")[:, 0].to(
-            labels.dtype
+        labels = marks.flatten(1)[:, _nearest((height, width), (rows, cols)).to(marks.device)].unflatten(
+            1, (rows, cols)
         )
     kept = torch.stack([tops / rows, lefts / cols], dim=1), torch.tensor([height / rows, width / cols])
     return Inputs(images, {name: _cropped(source, *kept) for name, source in inputs.further.items()}), labels
+
+
+def _nearest(size: tuple[int, int], larger: tuple[int, int]) -> Tensor:
+    """The place in an array of one size of each cell of a larger one over the same ground, both flattened."""
+    places = torch.arange(size[0] * size[1], dtype=torch.float64).reshape(1, 1, *size)  # on the CPU: MPS has no float64
+    return functional.interpolate(places, larger, mode="nearest-exact").long().flatten()
 
 
 def _cropped(source: Further, start: Tensor, share: Tensor) -> Further:

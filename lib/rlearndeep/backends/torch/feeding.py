@@ -22,6 +22,10 @@ Batch = Tensor | Inputs
 """What a network gets: images, or several sources, normalised, on its device."""
 
 
+_ON_MPS = {torch.float64: torch.float32, torch.uint16: torch.int32, torch.uint32: torch.int64}
+"""What holds values of types that MPS has not; a network computes in 32-bit floating point."""
+
+
 class Feed(Protocol):
     """Patches of one part, as ``learning.feeding.Part`` gives them."""
 
@@ -88,6 +92,8 @@ def _tensors(batches: Iterator[Raw], device: torch.device) -> Iterator[tuple[Any
 
     def made(array: NDArray) -> Tensor:
         tensor = torch.from_numpy(array)
+        if device.type == "mps":
+            return tensor.to(_ON_MPS.get(tensor.dtype, tensor.dtype))
         return tensor.pin_memory() if device.type == "cuda" else tensor
 
     for batch in batches:
