@@ -1,6 +1,6 @@
-"""Trains a small perceptron and writes its weights; started once, or by torchrun in two processes.
+"""Trains a small perceptron and writes its weights; started once, which may start a second process, or by torchrun.
 
-two_processes.py PATCHES WEIGHTS PROCESSES BATCH_SIZE
+two_processes.py PATCHES WEIGHTS DEVICES NODES BATCH_SIZE [EPOCHS]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization
 
 
-def main(patches: Path, weights: Path, processes: int, batch_size: int) -> None:
+def main(patches: Path, weights: Path, devices: int, nodes: int, batch_size: int, epochs: int = 3) -> None:
     """Train as the first process, or help it."""
     torch.set_num_threads(1)
     sites = Sites.of([PatchDataset.open(patches)])
@@ -31,9 +31,11 @@ def main(patches: Path, weights: Path, processes: int, batch_size: int) -> None:
         architecture="mlp",
         network={"hidden": [8], "dropout": 0.0},
         device="cpu",
-        devices=processes,
+        devices=devices,
+        nodes=nodes,
         batch_size=batch_size,
-        epochs=3,
+        epochs=epochs,
+        patience=epochs,
         augment=("none",),
     )
     settings = resolved(settings, "cell", (4, 4), len(training))
@@ -51,7 +53,7 @@ def main(patches: Path, weights: Path, processes: int, batch_size: int) -> None:
         measure=ClassTask(sites.classes).measure,
         folder=folder,
         progress=lambda row: print(
-            row["epoch"], row["training_loss"], row["validation_loss"], row["validation_f1_macro"]
+            row["epoch"], row["training_loss"], row["validation_loss"], row["validation_f1_macro"], flush=True
         ),
         warn=print,
     )
@@ -60,4 +62,4 @@ def main(patches: Path, weights: Path, processes: int, batch_size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

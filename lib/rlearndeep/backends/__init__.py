@@ -26,6 +26,7 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import Protocol
 
 from rlearndeep.errors import DeepLearningError, missing_package
 
@@ -54,8 +55,26 @@ def _wait_without_spinning() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def is_helper() -> bool:
-    """Whether this process only helps the first one of a run on several devices or machines, and must be silent."""
+class Processes(Protocol):
+    """How many processes share a run; see ``learning.options.Settings``."""
+
+    @property
+    def devices(self) -> int: ...
+
+    @property
+    def nodes(self) -> int: ...
+
+
+def is_helper(options: Processes | None = None) -> bool:
+    """Whether this process only helps the first one of a run on several devices or machines, and must be silent.
+
+    Schedulers number processes that have nothing to do with each other, too.
+
+    Args:
+        options: of the run; None where they are not known yet.
+    """
+    if options is not None and options.devices * options.nodes == 1:
+        return False
     return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 

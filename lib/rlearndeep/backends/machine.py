@@ -6,6 +6,8 @@ import ctypes
 import functools
 from pathlib import Path
 
+_NO_MEMORY = ("out of memory", "allocate memory", "alloc_failed", "allocation_failed", "resource_exhausted")
+
 PRECISIONS = ("auto", "32", "bf16", "16")
 
 RARE_CHANGES = 0.005
@@ -52,3 +54,10 @@ def keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)
     except (OSError, AttributeError, TypeError):
         return
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error, of any framework or its libraries, says that memory does not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError"):
+        return True
+    return any(words in str(error).lower() for words in _NO_MEMORY)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.backends import checkpoint, is_helper
+from rlearndeep.backends.machine import is_out_of_memory
 from rlearndeep.backends.scalars import open_log
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import BandStatistics
@@ -213,12 +215,13 @@ class Run:
         Raises:
             DeepLearningError: the loss is not a number.
         """
-        log = open_log("" if is_helper() else around.options.tensorboard, len(self.history))
+        helps = is_helper(around.options)
+        log = open_log("" if helps else around.options.tensorboard, len(self.history))
         try:
             with checkpoint.Writer(around.folder, around.warn) as writer:
                 while len(self.history) < around.options.epochs and not self._has_stopped(validation, around.options):
                     row = self._epoch(learner, training, validation, around.measure)
-                    if not is_helper():
+                    if not helps:
                         writer.write(self._checkpoint(learner))
                         log.write(row)
                         around.progress(row)
@@ -273,6 +276,22 @@ def _check_numbers(row: dict[str, Any], rate: float) -> None:
             )
 
 
+@contextmanager
+def within_memory(device: str, options: Options) -> Iterator[None]:
+    """One line where memory does not suffice for what cannot be computed in smaller pieces."""
+    try:
+        yield
+    except DeepLearningError:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeepLearningError(
+            f"The network, its optimizer and {options.batch_size} patches must fit the memory of {device}; they do "
+            "not. Choose a smaller network, optimizer=sgd, patches of a smaller size=, or a smaller batch_size=."
+        ) from error
+
+
 def mixed(seed: int, epoch: int, rank: int = 0) -> int:
     """A seed of its own for each epoch and process."""
     entropy = [seed, epoch, rank] if rank else [seed, epoch]
@@ -301,7 +320,10 @@ def range_test(loss_at: Callable[[float], float | None]) -> float:
     is smoothed.
 
     Args:
-        loss_at: takes a step with a rate and gives its loss; None where there is no more to learn from.
+        loss_at: takes a step with a rate and gives the loss before it; None where there is no more to learn from.
+
+    Raises:
+        NotFinite: the loss is no number at the smallest rates.
     """
     rates: list[float] = []
     losses: list[float] = []
@@ -311,11 +333,19 @@ def range_test(loss_at: Callable[[float], float | None]) -> float:
         value = loss_at(rate)
         if value is None:
             break
+        if not math.isfinite(value):
+            rates, losses = rates[:-1], losses[:-1]  # the step before this one went too far
+            break
         smooth = _MEMORY * smooth + (1 - _MEMORY) * value
         rates.append(rate)
         losses.append(smooth / (1 - _MEMORY ** (number + 1)))
-        if not math.isfinite(value) or losses[-1] > _DIVERGED * min(losses):
+        if losses[-1] > _DIVERGED * min(losses):
             break
+    if not rates:
+        raise NotFinite(
+            f"The loss must be a number; it is {value} at the smallest rates of learning_rate=auto. Choose "
+            "standardize=band, or precision=32."
+        )
     return steepest(rates, losses)
 
 

@@ -16,7 +16,7 @@ from rlearndeep.backends import get_backend
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
-from rlearndeep.learning.training import prepare, train
+from rlearndeep.learning.training import fit, prepare, train
 from rlearndeep.model import ModelCard, Network, read_card, read_feature_space
 from rlearndeep.prediction.answers import Member, Question, Subject
 from rlearndeep.scene.bands import Band, Normalization
@@ -249,6 +249,43 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, backend: Mod
         _answer(backend, file, whole, network=Network("cnn", 4, 3, dict(settings.network or {}))) for file in files
     ]
     assert np.array_equal(*answers)
+
+
+def test_the_encoder_learns_at_its_share_of_the_rate(tmp_path: Path, backend: ModuleType) -> None:
+    dataset = make_patches(tmp_path / "patches", "patch", 8, 24, shares=(1.0, 0.0, 0.0))
+    values: dict[str, Any] = {**SMALL_CNN, "device": "cpu", "nprocs": 1, "epochs": 1, "learning_rate": 0.01}
+    train(prepare([dataset], Settings(**values), backend), tmp_path / "first", backend)
+    moved = []
+    for rate in (1e-6, 0.01, 1.0):
+        plan = prepare([dataset], Settings(**values, weights=str(tmp_path / "first"), encoder_rate=rate), backend)
+        (tmp_path / f"run{rate}").mkdir()
+        module = fit(plan, tmp_path / f"run{rate}", backend).module
+        moved.append(_first_filters(module))
+    slow, fast = (np.abs(filters - moved[0]).mean() for filters in moved[1:])
+    assert 0 < slow < 0.1 * fast
+
+
+def _first_filters(module: Any) -> np.ndarray:
+    if hasattr(module, "model"):
+        return np.array(module.model.trainable_weights[0])
+    return next(module.parameters()).detach().numpy()
+
+
+@pytest.mark.parametrize("place", ("_step", "_validate"))
+def test_a_lack_of_memory_ends_training_with_keras_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from rlearndeep.backends.keras.learner import Learner
+
+    class ResourceExhaustedError(Exception):
+        """What TensorFlow raises."""
+
+    def full(*_: Any) -> Any:
+        raise ResourceExhaustedError("OOM when allocating tensor")
+
+    monkeypatch.setattr(Learner, place, full)
+    with pytest.raises(DeepLearningError, match="its optimizer and 16 patches must fit the memory of cpu"):
+        trained(tmp_path, one_thread("keras"), "patches", epochs=1, batch_size=16)
 
 
 class _Accuracy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -14,13 +15,16 @@ import numpy as np
 import pytest
 import torch
 import two_processes
+from lightning_fabric import Fabric
 from rlearndeep.backends import checkpoint
 from rlearndeep.backends import torch as backend
+from rlearndeep.backends.machine import is_out_of_memory
 from rlearndeep.backends.recipes import STEPWISE
-from rlearndeep.backends.running import steepest
+from rlearndeep.backends.running import LARGEST_GRADIENT, NotFinite, range_test, steepest
+from rlearndeep.backends.torch import feeding, learner
 from rlearndeep.backends.torch.learner import Learner
-from rlearndeep.backends.torch.machinery import _strategy, make_schedule
-from rlearndeep.backends.torch.networks import SEGMENTATION, PerCell
+from rlearndeep.backends.torch.machinery import _strategy, in_company, make_schedule, quietly
+from rlearndeep.backends.torch.networks import SEGMENTATION, PerCell, SmallCNN
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
@@ -58,6 +62,7 @@ def fitted(
     class_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
     unit: str = "cell",
     shape: tuple[int, int] = (4, 4),
+    measure: Measure = ACCURACY,
     **values: Any,
 ) -> Any:
     folder = folder or directory / f"run{len(list(directory.iterdir()))}"
@@ -75,7 +80,7 @@ def fitted(
         target=target,
         class_weights=np.array(class_weights),
         spread=np.ones(4),
-        measure=ValueTask(target).measure if target else ACCURACY,
+        measure=ValueTask(target).measure if target else measure,
         folder=folder,
         progress=progress or (lambda row: None),
         warn=warn,
@@ -144,6 +149,72 @@ def test_optimizers_and_schedulers_learn(tmp_path: Path, optimizer: str, schedul
     assert losses[-1] < losses[0]
     rates = [row["learning_rate"] for row in result.history]
     assert (len(set(rates)) == 1) == (scheduler in ("none", "plateau"))
+
+
+@pytest.mark.parametrize("gamma", (0.5, 0.2))
+def test_the_rate_is_multiplied_by_gamma(tmp_path: Path, gamma: float) -> None:
+    training, validation = parts(tmp_path, size=4, count=8)
+    never_better = replace(ACCURACY, of=lambda matrix: 0.5)
+    rates = {}
+    for scheduler in ("step", "plateau"):
+        options = {"scheduler": scheduler, "step": 1, "gamma": gamma, "learning_rate": 0.01, "patience": 0}
+        history = fitted(tmp_path, training, validation, epochs=5, measure=never_better, **options).history
+        rates[scheduler] = [row["learning_rate"] / 0.01 for row in history]
+    assert rates["step"] == pytest.approx([1, gamma, gamma**2, gamma**3, gamma**4])
+    assert rates["plateau"] == pytest.approx([1, 1, 1, gamma, gamma])
+
+
+@pytest.mark.parametrize("optimizer", ("adamw", "adam", "sgd"))
+def test_weights_decay_as_told(tmp_path: Path, optimizer: str) -> None:
+    training, _ = parts(tmp_path, size=4, count=20)
+    options = {"optimizer": optimizer, "learning_rate": 0.01, "scheduler": "none", "epochs": 20}
+    free, held = (fitted(tmp_path, training, None, weight_decay=decay, **options) for decay in (0.0, 3.0))
+    lengths = [float(tensors(result)[0].norm()) for result in (free, held)]
+    assert lengths[1] < 0.8 * lengths[0]
+
+
+def test_a_step_is_no_longer_than_the_largest_gradient(tmp_path: Path) -> None:
+    training, _ = parts(tmp_path, size=4, count=8, shares=(1.0, 0.0, 0.0))
+    training = replace(training, normalization=Normalization("none"))
+    options = {"optimizer": "sgd", "momentum": 0.0, "scheduler": "none", "batch_size": 8, "epochs": 1, "augment": ()}
+    still, moved = (
+        fitted(tmp_path, training, None, learning_rate=rate, weight_decay=0.0, **options) for rate in (1e-12, 1e-3)
+    )
+    change = torch.cat([(b - a).flatten() for a, b in zip(tensors(still), tensors(moved), strict=True)])
+    assert float(change.norm()) == pytest.approx(1e-3 * LARGEST_GRADIENT, rel=1e-3)
+
+
+def test_convolutions_are_computed_in_the_precision_that_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, validation = parts(tmp_path, size=4, count=8)
+    forward, found = PerCell.forward, set()
+
+    def watched(self: Any, images: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, images)
+        found.add(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(PerCell, "forward", watched)
+    for precision, dtype in (("32", torch.float32), ("auto", torch.float32), ("bf16", torch.bfloat16)):
+        found.clear()
+        fitted(tmp_path, training, validation, precision=precision, epochs=1)
+        assert found == {dtype}
+
+
+def test_training_takes_as_many_threads_as_told(tmp_path: Path) -> None:
+    training, _ = parts(tmp_path, size=4, count=8)
+    fitted(tmp_path, training, None, epochs=1, nprocs=2)
+    assert torch.get_num_threads() == 2
+    fitted(tmp_path, training, None, epochs=1, nprocs=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_sums_have_one_order_on_a_cpu_only() -> None:
+    for kind in ("cpu", "cuda", "mps"):
+        with quietly(torch.device(kind)):
+            assert torch.are_deterministic_algorithms_enabled() == (kind == "cpu")
+        assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("optimizer", ("adamw", "adam"))
@@ -424,6 +495,66 @@ def test_one_patch_that_does_not_fit_ends_the_run_in_one_line(tmp_path: Path, mo
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ("optimizer", "augmentation", "batch", "network"))
+def test_memory_that_ends_elsewhere_ends_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    training, validation = parts(tmp_path, size=4, count=10)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    owner, name = {
+        "optimizer": (torch.optim.AdamW, "step"),
+        "augmentation": (learner, "augment"),
+        "batch": (feeding, "normalized"),
+        "network": (Fabric, "setup"),
+    }[place]
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(DeepLearningError, match="network, its optimizer and 8 patches must fit the memory of cpu"):
+        fitted(tmp_path, training, validation, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    "message",
+    (
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried",
+    ),
+)
+def test_libraries_have_words_of_their_own_for_a_lack_of_memory(message: str) -> None:
+    assert is_out_of_memory(RuntimeError(message))
+
+
+def test_a_pass_that_failed_does_not_count_for_batch_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, validation = parts(tmp_path, unit="patch", size=8, count=40)
+    options = {"architecture": "cnn", "network": {"filters": 4, "blocks": 1, "dropout": 0.0}, "augment": ("none",)}
+    options.update(unit="patch", shape=(8, 8), batch_size=8, epochs=2)
+    whole = fitted(tmp_path, training, validation, **options)
+    forward, failed = SmallCNN.forward, []
+
+    def late(self: Any, images: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, images)
+        if self.training and len(failed) < 2:
+            failed.append(len(images))
+            if len(images) == 8:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return logits
+
+    def at_once(self: Any, error: RuntimeError, patches: int) -> None:
+        assert is_out_of_memory(error) and patches == 8
+
+    monkeypatch.setattr(SmallCNN, "forward", late)
+    monkeypatch.setattr(Learner, "_shrink", at_once)  # memory suffices the second time
+    again = fitted(tmp_path, training, validation, **options)
+    assert failed == [8, 8]
+    _assert_equal(whole, again)
+
+
 def test_other_errors_are_no_lack_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = parts(tmp_path, size=4, count=10)
 
@@ -465,6 +596,32 @@ def test_the_steepest_fall_is_found() -> None:
     assert steepest(rates[:1], [1.0]) == rates[0]
 
 
+@pytest.mark.parametrize("end", (float("nan"), float("inf")))
+def test_a_rate_at_which_the_loss_is_no_number_is_not_chosen(end: float) -> None:
+    rates: list[float] = []
+
+    def loss_at(rate: float) -> float:
+        """Falls fastest at a rate of 0.001; what a rate of more than 0.1 does shows at the next step."""
+        rates.append(rate)
+        return end if len(rates) > 1 and rates[-2] > 0.1 else 1 / (1 + rate / 0.001)
+
+    found = range_test(loss_at)
+    assert 1e-4 < found < 1e-2
+    assert found < max(rates[:-2])
+    with pytest.raises(NotFinite, match="at the smallest rates of learning_rate=auto"):
+        range_test(lambda rate: end)
+
+
+def test_a_rate_from_which_the_loss_is_no_number_at_once_is_not_chosen() -> None:
+    rates: list[float] = []
+
+    def loss_at(rate: float) -> float:
+        rates.append(rate)
+        return float("nan") if len(rates) > 30 else 1.0 - rate
+
+    assert range_test(loss_at) <= rates[28]
+
+
 def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
     training, validation = parts(tmp_path, size=4, count=40)
     result = fitted(
@@ -496,19 +653,121 @@ def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_two_processes_learn_what_one_does_with_the_double_batch(tmp_path: Path) -> None:
-    make_patches(tmp_path / "patches", size=4, count=50, unlabelled=0.4)
-    two_processes.main(tmp_path / "patches", tmp_path / "one.safetensors", 1, 8)
-    script = [two_processes.__file__, tmp_path / "patches", tmp_path / "two.safetensors", "2", "4"]
+    script = _script(tmp_path, devices=2, nodes=1)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--local-addr", "127.0.0.1", *script]  # the name of the machine need not lead to it
-    done = subprocess.run(
-        list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["1", "2", "3"]  # the helper is silent
-    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    with _process(command) as both:
+        _assert_learned_as_one(tmp_path, both)
+
+
+def test_two_machines_learn_what_one_does_with_the_double_batch(tmp_path: Path) -> None:
+    command = [sys.executable, *_script(tmp_path, devices=1, nodes=2)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "LOCAL_RANK": "0"}
+    with _process(command, NODE_RANK="1", **place) as helper, _process(command, NODE_RANK="0", **place) as first:
+        _assert_learned_as_one(tmp_path, first)
+        assert helper.communicate() == ("", "") and helper.returncode == 0
+
+
+def _script(directory: Path, devices: int, nodes: int) -> list[str]:
+    """Of processes that learn from a few patches with batches of 4; it writes ``two.safetensors``."""
+    make_patches(directory / "patches", size=4, count=50, unlabelled=0.4)
+    script = [two_processes.__file__, directory / "patches", directory / "two.safetensors", devices, nodes, 4]
+    return list(map(str, script))
+
+
+def _process(command: list[str], **env: str) -> subprocess.Popen:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _assert_learned_as_one(directory: Path, first: subprocess.Popen) -> None:
+    printed, errors = first.communicate()
+    assert first.returncode == 0, errors
+    assert [line.split()[0] for line in printed.splitlines()] == ["1", "2", "3"]  # the helper is silent
+    two_processes.main(directory / "patches", directory / "one.safetensors", 1, 1, 8)
+    one, two = (load_file(directory / f"{name}.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_helper_whose_first_process_is_killed_ends_in_silence(tmp_path: Path) -> None:
+    with _process([sys.executable, *_script(tmp_path, devices=2, nodes=1), "100000"]) as first:
+        assert first.stdout and first.stderr
+        assert first.stdout.readline().startswith("1 ")
+        first.kill()
+        assert first.stderr.read() == ""  # which the helper shares, so it has ended, too
+
+
+def test_the_end_of_a_helper_is_told_in_one_line() -> None:
+    settings = resolved(Settings(devices=2, device="cpu"), "cell", (4, 4), 8)
+    lost = RuntimeError("[gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer")
+    with pytest.raises(DeepLearningError, match="devices=2 and nodes=1 must go on"), in_company(settings):
+        raise lost
+    with pytest.raises(RuntimeError, match="shapes"), in_company(settings):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+# What srun, mpirun, torchrun of an outer program, or Lightning tell a process that is one of several.
+_NUMBERED = (
+    {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "12"},
+    {"RANK": "1"},
+    {"LOCAL_RANK": "1"},
+    {"NODE_RANK": "1"},
+)
+
+
+@pytest.mark.parametrize("numbers", _NUMBERED, ids=lambda numbers: next(iter(numbers)))
+def test_one_of_several_trainings_that_a_scheduler_numbers_is_nobodys_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: dict[str, str]
+) -> None:
+    training, validation = parts(tmp_path, size=4, count=20)
+    expected = fitted(tmp_path, training, validation)
+    for name, value in numbers.items():
+        monkeypatch.setenv(name, value)
+    rows: list[dict[str, Any]] = []
+    result = fitted(tmp_path, training, validation, folder=tmp_path / "run", progress=rows.append)
+    _assert_equal(result, expected)
+    assert rows == result.history and backend.epochs_done(tmp_path / "run") == 3
+
+
+@pytest.mark.parametrize(
+    ("devices", "env", "reason"),
+    (
+        (2, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}, "ntasks=4"),
+        (1, {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "world size (2)"),
+    ),
+)
+def test_other_processes_than_the_options_say_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, env: dict[str, str], reason: str
+) -> None:
+    training, _ = parts(tmp_path, size=4, count=8)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DeepLearningError, match=f"devices= and nodes= must say .* got {devices} and 1 .*") as caught:
+        fitted(tmp_path, training, None, devices=devices)
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+class _OnGPU(torch.Tensor):
+    """A tensor that NumPy cannot see where it is."""
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self) -> Any:  # type: ignore[override]
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+
+def test_sums_over_the_processes_of_gpus_are_fetched_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, validation = parts(tmp_path, size=4, count=20)
+    expected = fitted(tmp_path, training, validation)
+    over_processes = Learner._over_processes
+    monkeypatch.setattr(Learner, "_over_processes", lambda *given: over_processes(*given).as_subclass(_OnGPU))
+    _assert_equal(fitted(tmp_path, training, validation), expected)
 
 
 @pytest.mark.parametrize("architecture", STEPWISE)

@@ -85,11 +85,6 @@ def start(threads: int = 0) -> None:
         _start_once(threads)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the engine ran out of memory; each has an error of its own for it."""
-    return type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError") or "RESOURCE_EXHAUSTED" in str(error)
-
-
 @functools.cache
 def _start_once(threads: int) -> None:
     keep_memory()

@@ -25,6 +25,7 @@ from rlearndeep.backends.running import (
     Options,
     Run,
     Surroundings,
+    within_memory,
 )
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.errors import DeepLearningError
@@ -75,7 +76,7 @@ def fit(
     precision = choose_training_precision(options.precision, device)
     around = Surroundings(options, measure, folder, progress, warn)
     objective = Objective(task, options.loss, class_weights.astype(np.float32), target, spread.astype(np.float32))
-    with keras.device(device):
+    with keras.device(device), within_memory(describe(device), options):
         learner = _learner(network, training, options, objective, precision, initial)
         run = Run.resumed(learner, folder)
         if run is None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.backends.keras.augmentation import augment
-from rlearndeep.backends.keras.engine import ENGINE, is_out_of_memory, keras
+from rlearndeep.backends.keras.engine import ENGINE, keras
 from rlearndeep.backends.keras.layout import as_input, as_labels
 from rlearndeep.backends.keras.losses import Loss, make_loss
 from rlearndeep.backends.keras.module import Module
@@ -22,7 +22,6 @@ from rlearndeep.backends.keras.schedules import Schedule
 from rlearndeep.backends.keras.tasks import counts, loss_weight, standardized
 from rlearndeep.backends.keras.transfer import Tuning
 from rlearndeep.backends.running import SMALLEST_WEIGHT, Epoch, Objective, ahead, mixed, range_test
-from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import UNLABELLED
 from rlearndeep.scene.inputs import Images
 
@@ -166,15 +165,7 @@ class Learner:
 
     def _step(self, images: Any, labels: NDArray, rate: float) -> float:
         self._optimizer.learning_rate = rate
-        try:
-            return float(self._trainee.train_on_batch(images, labels))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeepLearningError(
-                f"The network and {len(labels)} patches must fit the memory; they do not. Choose a smaller network, "
-                "patches of a smaller size=, or a smaller batch_size=."
-            ) from error
+        return float(self._trainee.train_on_batch(images, labels))
 
     def _validate(self, validation: Feed) -> tuple[float, NDArray]:
         task, weights = self.objective.task, self.objective.weights

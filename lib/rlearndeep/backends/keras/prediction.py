@@ -13,14 +13,14 @@ from rlearndeep.backends.agreement import check_card
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.keras.blocks import HEAD
 from rlearndeep.backends.keras.devices import choose_device, choose_precision, describe
-from rlearndeep.backends.keras.engine import is_out_of_memory, keras, start
+from rlearndeep.backends.keras.engine import keras, start
 from rlearndeep.backends.keras.features import aligned, head_weights
 from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.module import Module
 from rlearndeep.backends.keras.networks import answers
 from rlearndeep.backends.keras.tasks import decoder, in_units
 from rlearndeep.backends.keras.weights import load_module
-from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels
+from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, is_out_of_memory
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.inputs import Images
 

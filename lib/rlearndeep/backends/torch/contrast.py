@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rlearndeep.backends.beginning import Source, Target
-from rlearndeep.backends.running import Measure, Options, Run, Surroundings
+from rlearndeep.backends.running import Measure, Options, Run, Surroundings, within_memory
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.contrast_learner import Contrast, ContrastLearner
@@ -127,7 +127,7 @@ def pretrain(
         MissingPackage: ``lightning-fabric`` is not installed.
     """
     device = prepared_device(options)
-    with quietly():
+    with quietly(device), within_memory(str(device), options):
         fabric = make_fabric(device, options)
         module = _begun(network, size, initial, options.seed)
         optimizer = make_optimizer(module, options, Tuning.alike())

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlearndeep.backends.machine import is_out_of_memory
 from rlearndeep.backends.running import LARGEST_GRADIENT, Epoch, Options, mixed
 from rlearndeep.backends.torch.contrast_loss import paired_loss
 from rlearndeep.backends.torch.feeding import Batch, Feed, laid_out, on_device, pieces, sealed, unseal
-from rlearndeep.backends.torch.machinery import Trainee, is_out_of_memory
+from rlearndeep.backends.torch.machinery import Trainee
 from rlearndeep.backends.torch.trunk import Trunk
 from rlearndeep.backends.torch.views import joined, view
 from rlearndeep.errors import DeepLearningError
@@ -125,7 +126,7 @@ class ContrastLearner(Trainee):
     def _step(self, batch: Batch) -> Tensor:
         views, present = self._two_views(batch), _present(batch)
         seed = int(torch.randint(2**31, (), generator=self._random))
-        loss = self._within_memory(lambda: self._gradients(views, present, seed))
+        loss = self._within_memory(lambda: self._gradients(views, present, seed), self._shrink)
         self._fabric.clip_gradients(self._network, self._optimizer, max_norm=LARGEST_GRADIENT, error_if_nonfinite=False)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -176,22 +177,12 @@ class ContrastLearner(Trainee):
         self._random.manual_seed(self._seed)
         batches = list(self._batches(validation, None))
         views = joined([view(batch, self._spread, self._random) for _ in range(2) for batch in batches])
-        vectors = self._within_memory(lambda: self._compared(views))
+        vectors = self._within_memory(lambda: self._compared(views), self._shrink)
         return float(self._loss(vectors, _present(joined(batches))))
 
     def _compared(self, views: Batch) -> Vectors:
         with self._fabric.autocast():
             return _together([self.module(laid_out(part)) for part in pieces(views, self.largest)])
-
-    def _within_memory(self, action: Callable[[], Any]) -> Any:
-        """Do something in as large pieces as fit the memory."""
-        while True:
-            try:
-                return action()
-            except RuntimeError as error:
-                self._shrink(error)
-            if self._fabric.device.type == "cuda":
-                torch.cuda.empty_cache()
 
     def _shrink(self, error: RuntimeError) -> None:
         if not is_out_of_memory(error):

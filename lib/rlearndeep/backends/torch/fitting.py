@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rlearndeep.backends import checkpoint, is_helper
-from rlearndeep.backends.running import Fitted, Measure, Objective, Options, Run, Surroundings
+from rlearndeep.backends.running import Fitted, Measure, Objective, Options, Run, Surroundings, within_memory
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.devices import choose_device, describe
@@ -26,6 +26,7 @@ from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.machinery import (
     TRAINER_PRECISION,
     choose_training_precision,
+    in_company,
     make_fabric,
     make_optimizer,
     make_schedule,
@@ -81,14 +82,14 @@ def fit(
     """
     device = prepared_device(options)
     objective = Objective(task, options.loss, class_weights.astype(np.float32), target, spread.astype(np.float32))
-    with quietly():
+    with quietly(device), within_memory(str(device), options), in_company(options):
         fabric = make_fabric(device, options)
         learner, optimizer = _learner(fabric, network, initial, objective, options, warn)
         run = _run(learner, optimizer, training, options, folder)
         run.epochs(learner, training, validation, Surroundings(options, measure, folder, progress, warn))
-        if is_helper():
-            return None
-        return _finished(network, run, options, device)
+        if not is_helper(options):
+            return _finished(network, run, options, device)
+    return None
 
 
 def _finished(network: Network, run: Run, options: Options, device: torch.device) -> Fitted:

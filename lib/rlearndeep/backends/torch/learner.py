@@ -7,17 +7,19 @@ checkpoint repeats what an uninterrupted one does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rlearndeep.backends.machine import is_out_of_memory
 from rlearndeep.backends.running import LARGEST_GRADIENT, SMALLEST_WEIGHT, Epoch, Objective, mixed, range_test
 from rlearndeep.backends.torch.augmentation import augment
 from rlearndeep.backends.torch.feeding import Batch, Feed, laid_out, on_device, pieces, sealed, twice, unseal
 from rlearndeep.backends.torch.losses import loss_weight, make_loss
-from rlearndeep.backends.torch.machinery import Trainee, is_out_of_memory
+from rlearndeep.backends.torch.machinery import Trainee
 from rlearndeep.backends.torch.tasks import counts, standardized
 from rlearndeep.backends.torch.transfer import Tuning
 from rlearndeep.errors import DeepLearningError
@@ -119,14 +121,8 @@ class Learner(Trainee):
 
     def _step(self, images: Batch, labels: Tensor) -> Tensor:
         """One step of the optimizer; in pieces whose gradients add up where the batch does not fit the memory."""
-        while True:
-            try:
-                loss = self._gradients(images, labels)
-                break
-            except RuntimeError as error:
-                self._shrink(error, len(images))
-            self._optimizer.zero_grad()
-            _forget(self._fabric.device)
+        shrink = partial(self._shrink, patches=len(images))
+        loss = self._within_memory(lambda: self._gradients(images, labels), shrink)
         # A gradient that is no number shows in the loss, at the end of the epoch.
         self._fabric.clip_gradients(self._network, self._optimizer, max_norm=LARGEST_GRADIENT, error_if_nonfinite=False)
         self._optimizer.step()
@@ -159,17 +155,14 @@ class Learner(Trainee):
             found.append(counts(logits, labels, self.objective.task))
         loss, share = self._over_processes(torch.stack(losses).sum(dim=0))
         every = self._over_processes(torch.stack(found).cpu().sum(dim=0))
-        return float(loss / share.clamp(min=SMALLEST_WEIGHT)), every.numpy()
+        return float(loss / share.clamp(min=SMALLEST_WEIGHT)), every.cpu().numpy()
 
     def _logits(self, images: Batch) -> Tensor:
-        while True:
-            try:
-                with self._fabric.autocast():
-                    parts = pieces(laid_out(images), self.largest)
-                    return torch.cat([self.module(part).float() for part in parts])
-            except RuntimeError as error:
-                self._shrink(error, len(images))
-            _forget(self._fabric.device)
+        def attempt() -> Tensor:
+            with self._fabric.autocast():
+                return torch.cat([self.module(part).float() for part in pieces(laid_out(images), self.largest)])
+
+        return self._within_memory(attempt, partial(self._shrink, patches=len(images)))
 
     def _shrink(self, error: RuntimeError, patches: int) -> None:
         """Halve what is computed at once after an error for want of memory; any other error is passed on."""
@@ -192,8 +185,3 @@ class Learner(Trainee):
         if self._fabric.world_size == 1:
             return values
         return self._fabric.all_reduce(values, reduce_op="sum")
-
-
-def _forget(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

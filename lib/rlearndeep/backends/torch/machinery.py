@@ -6,24 +6,26 @@ Fabric of Lightning serves devices, precision and processes.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlearndeep.backends import require
-from rlearndeep.backends.machine import keep_memory
+from rlearndeep.backends import is_helper, require
+from rlearndeep.backends.machine import is_out_of_memory, keep_memory
 from rlearndeep.backends.recipes import STEPWISE
 from rlearndeep.backends.running import FIRST_RATE, Options
 from rlearndeep.backends.torch.arrays import as_arrays, as_tensors
 from rlearndeep.backends.torch.devices import choose_device, choose_precision
 from rlearndeep.backends.torch.transfer import Tuning
+from rlearndeep.errors import DeepLearningError
+
+Found = TypeVar("Found")
 
 TRAINER_PRECISION = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
 """What Fabric calls the precisions."""
@@ -119,6 +121,26 @@ class Trainee:
         self.schedule.load_state_dict(state["schedule"])
         self._fabric.strategy.precision.load_state_dict(state["precision"])
 
+    def _within_memory(self, attempt: Callable[[], Found], shrink: Callable[[RuntimeError], None]) -> Found:
+        """What an attempt gives that is repeated, in smaller pieces, while memory does not suffice.
+
+        Args:
+            attempt: computes; it may fail after it has moved the statistics of batch normalisation, which are put back.
+            shrink: makes the pieces smaller after an error for want of memory, and raises any other.
+        """
+        before = [buffer.clone() for buffer in self.module.buffers()] if self.module.training else []
+        while True:
+            try:
+                return attempt()
+            except RuntimeError as error:
+                shrink(error)
+            # Not before: the error holds what the attempt had computed.
+            self._optimizer.zero_grad()
+            for buffer, values in zip(self.module.buffers(), before, strict=False):
+                buffer.copy_(values)
+            if self._fabric.device.type == "cuda":
+                torch.cuda.empty_cache()
+
 
 def prepared_device(options: Options) -> torch.device:
     """The device, with threads and memory set as training wants them."""
@@ -180,19 +202,71 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: Options, steps: int
 
 
 def make_fabric(device: torch.device, options: Options) -> Any:
-    """Lightning's access to devices and processes; the processes of this run are started now."""
+    """Lightning's access to devices and processes; the processes of this run are started now.
+
+    Raises:
+        DeepLearningError: there are not the devices and processes that the options say.
+    """
     fabric = require("lightning_fabric", "Training with the back-end 'torch'", package="lightning-fabric")
     _silence()
-    made = fabric.Fabric(
-        accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-        devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
-        num_nodes=options.nodes,
-        strategy=_strategy(options),
-        precision=TRAINER_PRECISION[choose_training_precision(options.precision, device)],
-    )
-    made.launch()
+    try:
+        made = fabric.Fabric(
+            accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+            devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
+            num_nodes=options.nodes,
+            strategy=_strategy(options),
+            precision=TRAINER_PRECISION[choose_training_precision(options.precision, device)],
+            plugins=_surroundings(fabric, options),
+        )
+        made.launch()
+    except (RuntimeError, ValueError, IndexError, fabric.utilities.exceptions.MisconfigurationException) as error:
+        if is_out_of_memory(error) or _is_of_others(error):
+            raise
+        raise _not_as_started(options, str(error)) from error
+    if made.world_size != options.devices * options.nodes:
+        raise _not_as_started(options, f"processes: {made.world_size}")
     made.barrier()  # helpers read the checkpoint that the first process may have removed
     return made
+
+
+def _surroundings(fabric: Any, options: Options) -> list[Any]:
+    """A process that trains alone does not ask the scheduler, which may have numbered it among others of the kind.
+
+    torchrun is another matter: its processes are always those of one run.
+    """
+    known = fabric.plugins.environments
+    if options.devices * options.nodes > 1:
+        return []
+    if known.TorchElasticEnvironment.detect():
+        known.TorchElasticEnvironment().validate_settings(options.devices, options.nodes)
+    return [known.LightningEnvironment()]
+
+
+def _not_as_started(options: Options, reason: str) -> DeepLearningError:
+    return DeepLearningError(
+        f"devices= and nodes= must say what is there, and what torchrun or srun started; got {options.devices} and "
+        f"{options.nodes} ({reason.rstrip('.')}). Choose others, or start the tool with as many tasks."
+    )
+
+
+@contextmanager
+def in_company(options: Options) -> Iterator[None]:
+    """Where another process of the run has ended, let a helper end in silence, and the first one with one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_others(error):
+            raise
+        if not is_helper(options):
+            raise DeepLearningError(
+                f"All processes of devices={options.devices} and nodes={options.nodes} must go on to the end; one of "
+                "them has ended before. It may have told why; go on with -r."
+            ) from error
+
+
+def _is_of_others(error: Exception) -> bool:
+    """Whether an error says that another process of the run cannot be reached."""
+    return isinstance(error, torch.distributed.DistError) or "/gloo/transport/" in str(error)
 
 
 def _strategy(options: Options) -> str:
@@ -218,24 +292,20 @@ def _silence() -> None:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Silence the chatter of the machinery; warnings and messages to the user are ours."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def quietly(device: torch.device) -> Iterator[None]:
+    """Silence the chatter of the machinery; warnings and messages to the user are ours.
+
+    On a CPU sums get one order. On a GPU their order stays open: what fixes it is slow, and not there for all.
+    """
     deterministic: Any = torch.utils.deterministic
     filled = deterministic.fill_uninitialized_memory
     strict, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(strict or device.type == "cpu", warn_only=True)
         deterministic.fill_uninitialized_memory = False  # costs time, and nothing reads such memory
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(strict, warn_only=warned)
             deterministic.fill_uninitialized_memory = filled
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of the framework says that memory does not suffice."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlearndeep.backends.agreement import check_card
 from rlearndeep.backends.fusing import growth
-from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, keep_memory
+from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, is_out_of_memory, keep_memory
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out
@@ -69,8 +69,8 @@ class Predictor:
         """
         try:
             return self._forward(batch)
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
+        except RuntimeError as error:
+            if len(batch) == 1 or not is_out_of_memory(error):
                 raise
         torch.cuda.empty_cache()
         self.pixels_per_batch = max(1, self.pixels_per_batch // 2)
