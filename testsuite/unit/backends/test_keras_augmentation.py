@@ -10,6 +10,7 @@ from rlearndeep.backends.keras.augmentation import STEPS, augment
 from rlearndeep.backends.strength import ORDER
 from rlearndeep.backends.torch import augmentation as of_torch
 from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.inputs import Further, Inputs
 
 
 def batch(count: int = 12, rows: int = 9, cols: int = 9) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +60,30 @@ def test_what_changes_values_keeps_null_and_labels(name: str) -> None:
     images, labels, moved, truth = changed(name)
     assert np.array_equal(labels, truth)
     assert np.array_equal((moved == 0).all(axis=1), (images == 0).all(axis=1))
+
+
+def test_jitter_of_raw_values_is_relative_to_the_spread_of_the_band() -> None:
+    random = np.random.default_rng(1)
+    images = (30000 + 300 * random.standard_normal((400, 2, 8, 8))).astype(np.float32)
+    images[:, :, :2] = 0
+    moved, _ = augment(("jitter",), images, np.zeros(400), np.full(2, 300, np.float32), random)
+    assert moved.dtype == np.float32 and not moved[:, :, :2].any()
+    inner = (..., slice(2, None), slice(None))
+    assert 0.08 < (moved - images)[inner].mean(axis=(2, 3)).std() / 300 < 0.13
+    assert 0.08 < (moved[inner].std(axis=(2, 3)) / images[inner].std(axis=(2, 3))).std() < 0.12
+
+
+def test_jitter_of_a_series_looks_at_dates_that_were_seen() -> None:
+    random = np.random.default_rng(1)
+    values = (30000 + 300 * random.standard_normal((200, 3, 2, 4, 4))).astype(np.float32)
+    valid = random.random((200, 3, 4, 4)) < 0.5
+    values *= valid[:, :, None]
+    source = Further(values, valid, np.zeros((200, 4), np.float32), np.zeros((200, 3), np.float32))
+    inputs = Inputs(np.ones((200, 1, 4, 4), np.float32), {"series": source})
+    moved, _ = augment(("jitter",), inputs, np.zeros(200), np.ones(1, np.float32), random)
+    change = (moved.further["series"].values - values)[np.broadcast_to(valid[:, :, None], values.shape)]
+    assert 20 < change.std() < 40 and not moved.further["series"].values[~valid.any(axis=(1, 2, 3))].any()
+    assert not np.moveaxis(moved.further["series"].values, 2, -1)[~valid].any()
 
 
 def test_what_is_erased_has_no_label() -> None:

@@ -109,3 +109,14 @@ def test_what_is_erased_of_a_source_is_not_valid_and_costs_no_label() -> None:
     assert not found.values[erased.unsqueeze(-3)].any()
     assert torch.equal(marks == UNLABELLED, (after.images == 0).all(dim=1))
     assert inputs.further["further"].valid.all()
+
+
+def test_jitter_of_a_series_looks_at_dates_that_were_seen() -> None:
+    generator = torch.Generator().manual_seed(1)
+    valid = torch.rand((200, 3, 4, 4), generator=generator) < 0.5
+    values = (30000 + 300 * torch.randn((200, 3, 2, 4, 4), generator=generator)) * valid[:, :, None]
+    source = Further(values, valid, torch.zeros((200, 4)), torch.zeros((200, 3)))
+    inputs = Inputs(torch.ones((200, 1, 4, 4)), {"series": source})
+    changed = augment(("jitter",), inputs, torch.zeros(200), torch.ones(1), generator)[0].further["series"].values
+    seen = valid[:, :, None].expand_as(values)
+    assert 20 < (changed - values)[seen].std() < 40 and not changed[~seen].any()

@@ -256,6 +256,20 @@ def test_radiometric_changes_are_relative_to_the_spread_of_the_band(name: str) -
     assert 80 < deviation[1] / deviation[0] < 125
 
 
+@pytest.mark.parametrize("size", (8, 1))
+def test_jitter_of_raw_values_is_relative_to_the_spread_too_and_changes_the_contrast(size: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = 30000 + 300 * torch.randn((400, 2, size, size), generator=generator)
+    images[:, :, : size // 4] = 0
+    changed, _ = augment(["jitter"], images, torch.zeros(400), torch.full((2,), 300.0), generator)
+    shift = (changed - images)[:, :, size // 4 :]
+    assert 0.08 < shift.mean(dim=(2, 3)).std() / 300 < 0.16
+    assert not changed[:, :, : size // 4].any()
+    if size > 1:
+        contrast = changed[:, :, size // 4 :].std(dim=(2, 3)) / images[:, :, size // 4 :].std(dim=(2, 3))
+        assert 0.08 < contrast.std() < 0.12
+
+
 def test_erased_cells_lose_their_labels() -> None:
     images, labels = pictures()
     changed, marks = augment(["erase"], images, labels, torch.ones(5), torch.Generator().manual_seed(1))

@@ -37,7 +37,8 @@ Images = NDArray[np.float32]
 Batch = TypeVar("Batch", bound=Images | Inputs)
 Moved = tuple[Inputs, NDArray]
 Step = Callable[[Inputs, NDArray, Images, Generator], Moved]
-Change = Callable[[Images, Images, Generator], Images]
+Change = Callable[[Images, NDArray[np.bool_], Images, Generator], Images]
+"""Of images, where they are known (both (N, bands, rows, cols) or to be broadcast to it), and the spread per band."""
 
 
 def augment(
@@ -168,24 +169,31 @@ def _radiometric(change: Change) -> Step:
     """The step that changes the values of each source for itself; dates of a series are like further bands."""
 
     def step(inputs: Inputs, labels: NDArray, spread: Images, generator: Generator) -> Moved:
-        images = change(inputs.images, spread, generator)
+        images, known = inputs.images, (inputs.images != 0).any(axis=1, keepdims=True)
+        changed = np.where(known, change(images, known, spread, generator), images).astype(np.float32, copy=False)
         further = {name: _changed(source, change, generator) for name, source in inputs.further.items()}
-        return Inputs(images, further), labels
+        return Inputs(changed, further), labels
 
     return step
 
 
 def _changed(source: Further, change: Change, generator: Generator) -> Further:
-    values = source.values
-    flat = values.reshape(len(values), -1, *values.shape[-2:])
-    changed = change(flat, np.ones(flat.shape[1], dtype=np.float32), generator).reshape(values.shape)
-    return replace(source, values=np.where(np.expand_dims(source.valid, -3), changed, values))
+    values, known = source.values, np.broadcast_to(np.expand_dims(source.valid, -3), source.values.shape)
+    flat = (len(values), -1, *values.shape[-2:])
+    ones = np.ones(math.prod(values.shape[1:-2]), dtype=np.float32)
+    changed = change(values.reshape(flat), known.reshape(flat), ones, generator).reshape(values.shape)
+    return replace(source, values=np.where(known, changed, values).astype(np.float32, copy=False))
 
 
-def _jitter(images: Images, spread: Images, generator: Generator) -> Images:
-    """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands."""
+def _jitter(images: Images, known: NDArray[np.bool_], spread: Images, generator: Generator) -> Images:
+    """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands.
+
+    The gain is about the mean of the batch: about 0 it would move a band far from 0 by more than the band varies.
+    """
     gain, offset = (_per_band(images, generator) for _ in range(2))
-    return _keep_null(images, images * (1 + GAIN * gain) + OFFSET * offset * spread[:, None, None])
+    total = (images * known).sum(axis=(0, 2, 3), dtype=np.float64)
+    mean = (total / known.sum(axis=(0, 2, 3)).clip(min=1)).astype(np.float32)
+    return images + GAIN * gain * (images - mean[:, None, None]) + OFFSET * offset * spread[:, None, None]
 
 
 def _per_band(images: Images, generator: Generator) -> Images:
@@ -194,13 +202,13 @@ def _per_band(images: Images, generator: Generator) -> Images:
     return ((common + own) * math.sqrt(0.5))[..., None, None].astype(np.float32)
 
 
-def _noise(images: Images, spread: Images, generator: Generator) -> Images:
+def _noise(images: Images, _: NDArray[np.bool_], spread: Images, generator: Generator) -> Images:
     """Independent noise in each cell and band."""
     noise = generator.standard_normal(images.shape, dtype=np.float32)
-    return _keep_null(images, images + NOISE * spread[:, None, None] * noise)
+    return images + NOISE * spread[:, None, None] * noise
 
 
-def _blur(images: Images, _: Images, generator: Generator) -> Images:
+def _blur(images: Images, _: NDArray[np.bool_], __: Images, generator: Generator) -> Images:
     """A binomial filter of 3 x 3 cells on half of the patches."""
     chosen = _chosen(len(images), generator)
     if min(images.shape[-2:]) < SMALLEST_BLURRED or not len(chosen):
@@ -211,7 +219,7 @@ def _blur(images: Images, _: Images, generator: Generator) -> Images:
         before, here, after = (blurred.take(range(first, first + size), axis) for first in range(3))
         blurred = BLUR[0] * before + BLUR[1] * here + BLUR[2] * after
     changed = images.copy()
-    changed[chosen] = _keep_null(images[chosen], blurred)
+    changed[chosen] = blurred
     return changed
 
 
@@ -237,10 +245,6 @@ def _rectangles(images: NDArray, generator: Generator) -> Iterator[tuple[int, tu
     rows, cols = images.shape[-2:]
     for number in _chosen(len(images), generator).tolist():
         yield number, erased(rows, cols, generator.random(4).tolist())
-
-
-def _keep_null(images: Images, changed: Images) -> Images:
-    return np.where((images == 0).all(axis=1, keepdims=True), images, changed).astype(np.float32, copy=False)
 
 
 STEPS: dict[str, Step] = {

@@ -34,7 +34,8 @@ from rlearndeep.scene.inputs import Further, Inputs
 Batch = TypeVar("Batch", bound=Tensor | Inputs)
 Moved = tuple[Inputs, Tensor]
 Step = Callable[[Inputs, Tensor, Tensor, Generator], Moved]
-Change = Callable[[Tensor, Tensor, Generator], Tensor]
+Change = Callable[[Tensor, Tensor, Tensor, Generator], Tensor]
+"""Of images, where they are known (both (N, bands, rows, cols) or to be broadcast to it), and the spread per band."""
 
 
 def augment(
@@ -175,24 +176,29 @@ def _radiometric(change: Change) -> Step:
     """The step that changes the values of each source for itself; dates of a series are like further bands."""
 
     def step(inputs: Inputs, labels: Tensor, spread: Tensor, generator: Generator) -> Moved:
-        images = change(inputs.images, spread, generator)
+        images, known = inputs.images, (inputs.images != 0).any(dim=1, keepdim=True)
+        changed = torch.where(known, change(images, known, spread, generator), images)
         further = {name: _changed(source, change, generator) for name, source in inputs.further.items()}
-        return Inputs(images, further), labels
+        return Inputs(changed, further), labels
 
     return step
 
 
 def _changed(source: Further, change: Change, generator: Generator) -> Further:
-    values = source.values
+    values, known = source.values, source.valid.unsqueeze(-3).expand_as(source.values)
     flat = values.flatten(1, -3)
-    changed = change(flat, torch.ones(flat.shape[1], device=flat.device), generator).reshape(values.shape)
-    return replace(source, values=torch.where(source.valid.unsqueeze(-3), changed, values))
+    changed = change(flat, known.flatten(1, -3), torch.ones(flat.shape[1], device=flat.device), generator)
+    return replace(source, values=torch.where(known, changed.reshape(values.shape), values))
 
 
-def _jitter(images: Tensor, spread: Tensor, generator: Generator) -> Tensor:
-    """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands."""
+def _jitter(images: Tensor, known: Tensor, spread: Tensor, generator: Generator) -> Tensor:
+    """Another contrast and brightness: a gain and an offset per patch and band, half of it common to the bands.
+
+    The gain is about the mean of the batch: about 0 it would move a band far from 0 by more than the band varies.
+    """
     gain, offset = (_per_band(images, generator) for _ in range(2))
-    return _keep_null(images, images * (1 + GAIN * gain) + OFFSET * offset * spread[:, None, None])
+    mean = (images * known).sum(dim=(0, 2, 3)) / known.sum(dim=(0, 2, 3)).clamp(min=1)
+    return images + GAIN * gain * (images - mean[:, None, None]) + OFFSET * offset * spread[:, None, None]
 
 
 def _per_band(images: Tensor, generator: Generator) -> Tensor:
@@ -202,13 +208,13 @@ def _per_band(images: Tensor, generator: Generator) -> Tensor:
     return ((common + own) * math.sqrt(0.5))[..., None, None].to(images.device)
 
 
-def _noise(images: Tensor, spread: Tensor, generator: Generator) -> Tensor:
+def _noise(images: Tensor, _: Tensor, spread: Tensor, generator: Generator) -> Tensor:
     """Independent noise in each cell and band."""
     noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return _keep_null(images, images + NOISE * spread[:, None, None] * noise)
+    return images + NOISE * spread[:, None, None] * noise
 
 
-def _blur(images: Tensor, _: Tensor, generator: Generator) -> Tensor:
+def _blur(images: Tensor, _: Tensor, __: Tensor, generator: Generator) -> Tensor:
     """A binomial filter of 3 x 3 cells on half of the patches."""
     chosen = _chosen(len(images), generator).to(images.device)
     if min(images.shape[-2:]) < SMALLEST_BLURRED or not len(chosen):
@@ -217,7 +223,7 @@ def _blur(images: Tensor, _: Tensor, generator: Generator) -> Tensor:
     kernel = (line[:, None] * line)[None, None].repeat(images.shape[1], 1, 1, 1)
     padded = functional.pad(images[chosen], (1, 1, 1, 1), mode="replicate")
     blurred = functional.conv2d(padded, kernel, groups=images.shape[1])
-    return images.index_copy(0, chosen, _keep_null(images[chosen], blurred))
+    return images.index_copy(0, chosen, blurred)
 
 
 def _erase(inputs: Inputs, labels: Tensor, _: Tensor, generator: Generator) -> Moved:
@@ -245,10 +251,6 @@ def _rectangles(images: Tensor, generator: Generator) -> Mapping[int, tuple[slic
     rows, cols = images.shape[-2:]
     chosen = _chosen(len(images), generator).tolist()
     return {number: erased(rows, cols, torch.rand(4, generator=generator).tolist()) for number in chosen}
-
-
-def _keep_null(images: Tensor, changed: Tensor) -> Tensor:
-    return torch.where((images == 0).all(dim=1, keepdim=True), images, changed)
 
 
 STEPS: dict[str, Step] = {
