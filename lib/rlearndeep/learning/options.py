@@ -274,7 +274,7 @@ def _refuse_unused(settings: Settings) -> None:
         "momentum": (no_sgd, f"optimizer={settings.optimizer}", "optimizer=sgd"),
         "step": (no_steps, *schedule),
         "gamma": (no_steps, *schedule),
-        "encoder_rate": (settings.weights == "none", "weights=none", "weights="),
+        "encoder_rate": (settings.weights == settings.pretrain == "none", "weights=none", "weights= or pretrain="),
     }
     for name, (idle, beside, way_out) in unused.items():
         if getattr(settings, name) is not None and idle:

@@ -29,6 +29,7 @@ from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.training import (
     adopted,
     backend_name,
+    check_standardize,
     check_target,
     hidden_folder,
     joined_extent,
@@ -84,6 +85,7 @@ def prepare_alone(settings: Settings, backend: ModuleType) -> Alone:
     choice = Choice.of(first, architecture, given.sources, given.resampling)
     given = replace(given, sources=choice.names, resampling=choice.resampling)
     sites = gathered(given.unlabelled, first, choice)
+    check_standardize(sites, given.standardize)
     chosen = resolved(given, unit, shape, sum(len(site.dataset) for site in sites.sites))
     network = Network(architecture, len(sites.bands), 1, {**(chosen.network or {}), **sites.network})
     initial = backend.initial_weights(chosen.weights, backend.Target(network, sites.bands, ClassTable(()), FEATURES))

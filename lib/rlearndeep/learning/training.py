@@ -159,6 +159,7 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     manifest = sites.manifest
     counted = sites.part("training", Normalization("none"))
     _check_labels(counted, datasets)
+    check_standardize(sites, chosen.standardize)
     normalization = Normalization.from_statistics(chosen.standardize, sites.statistics)
     normalizations = sites.normalizations(chosen.standardize)
     parts = {name: sites.part(name, normalization, normalizations) for name in PARTS}
@@ -569,6 +570,22 @@ def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
         raise DeepLearningError(
             f"The architecture must answer for what carries the label; the patches have a label per {unit}, "
             f"'{architecture}' answers per {answer}. Choose e.g. architecture={wanted}, or sample with another label=."
+        )
+
+
+def check_standardize(sites: Sites, method: str) -> None:
+    """Refuse to standardise cells over one band: nothing would be left of them.
+
+    Raises:
+        DeepLearningError: a source that the network looks at has one band.
+    """
+    widths = {"reference": len(sites.bands)} if sites.choice.has_reference else {}
+    widths |= {source.source.name: len(source.source.bands) for source in sites.sites[0].branches}
+    single = [name for name, bands in widths.items() if bands == 1]
+    if method == "cell" and single:
+        raise DeepLearningError(
+            "The option standardize=cell compares the bands of each cell, and makes a single one 0; got one band in "
+            f"{' and '.join(single)}. Choose standardize=band."
         )
 
 

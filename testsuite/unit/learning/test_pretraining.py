@@ -97,6 +97,8 @@ def test_options_of_pre_training_belong_together() -> None:
     made = from_options({"pretrain": "simclr", "unlabelled": "a,b", "freeze": "encoder"})
     assert made.unlabelled == ("a", "b") and made.freeze == "encoder"
     assert resolved(made, "cell", (32, 32), 50).encoder_rate == 0.1
+    slower = from_options({"pretrain": "simclr", "unlabelled": "a", "encoder_rate": "0.5"})
+    assert resolved(slower, "cell", (32, 32), 50).encoder_rate == 0.5
     assert resolved(Settings(), "cell", (32, 32), 50).encoder_rate == 1.0
 
 

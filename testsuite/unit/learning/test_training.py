@@ -14,6 +14,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning import training
 from rlearndeep.learning.feeding import Site
 from rlearndeep.learning.options import Settings
+from rlearndeep.learning.pretrained import prepare_alone
 from rlearndeep.learning.resuming import record_of
 from rlearndeep.model import read_card
 from rlearndeep.scene.inputs import Inputs
@@ -207,6 +208,20 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     empty = make_patches(tmp_path / "empty", shares=(0.0, 0.5, 0.5))
     with pytest.raises(DeepLearningError, match="labelled patches in the training part"):
         training.prepare([empty], Settings(), fake_backend())
+
+
+def test_a_single_band_cannot_be_standardised_cell_by_cell(tmp_path: Path) -> None:
+    settings = Settings(standardize="cell")
+    single = make_patches(tmp_path / "single", bands=1)
+    with pytest.raises(DeepLearningError, match="one band in reference. Choose standardize=band"):
+        training.prepare([single], settings, fake_backend())
+    unlabelled = replace(settings, pretrain="simclr", unlabelled=(str(single.path),))
+    with pytest.raises(DeepLearningError, match="one band in reference. Choose standardize=band"):
+        prepare_alone(unlabelled, fake_backend())
+    several = make_sources(tmp_path / "several", "reference")
+    with pytest.raises(DeepLearningError, match="one band in auxiliary1 and series. Choose"):
+        training.prepare([several], replace(settings, architecture="fusion"), fake_backend())
+    assert training.prepare([several], settings, fake_backend()).network.bands == 4
 
 
 @pytest.mark.parametrize("error", (KeyboardInterrupt(), DeepLearningError("no"), OSError(28, "No space left")))
