@@ -563,18 +563,21 @@ def batches(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int6
 
 
 def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:
-    """The class table of several patch directories, which must have the same classes.
+    """The class table of several patch directories, which must have the same classes: categories and labels.
+
+    Texts of a column are numbered in sorted order at each site, so the category alone does not tell a class.
 
     Raises:
         DeepLearningError: the class tables differ.
     """
     first = datasets[0]
     for other in datasets[1:]:
-        if other.manifest.classes.categories.tolist() != first.manifest.classes.categories.tolist():
+        mine, theirs = first.manifest.classes.names, other.manifest.classes.names
+        if mine != theirs:
             raise DeepLearningError(
-                f"Patch directories must have the same classes; '{first.path}' has "
-                f"{first.manifest.classes.labels}, '{other.path}' has {other.manifest.classes.labels}. "
-                "Sample them with the same class table."
+                f"Patch directories must have the same classes, by category and label; '{first.path}' has {mine}, "
+                f"'{other.path}' has {theirs}. Sample all with a column of numbers that mean the same everywhere, and "
+                "with the same labels."
             )
     return first.manifest.classes
 

@@ -290,15 +290,25 @@ def test_batches_cover_all_and_none_is_left_alone(count, size):
     assert size == 1 or count <= 1 or (count == 3 and size == 2) or min(map(len, cut)) > 1 or size == 2
 
 
-def test_sites_with_other_classes_are_refused(tmp_path):
+@pytest.mark.parametrize("changed", (MapClass(8, "water"), MapClass(7, "grass"), MapClass(7, "")))
+def test_sites_with_other_classes_are_refused(tmp_path, changed):
     write(tmp_path / "a")
-    other = ClassTable((MapClass(1, "forest"), MapClass(8, "water")))
+    other = ClassTable((CLASSES[0], changed))
     with PatchWriter(tmp_path / "b", manifest(classes=other), 1) as writer:
         writer.commit(manifest(classes=other))
     datasets = [PatchDataset.open(tmp_path / name) for name in "ab"]
     assert common_classes(datasets[:1]) == CLASSES
-    with pytest.raises(DeepLearningError, match="must have the same classes"):
+    with pytest.raises(DeepLearningError, match="must have the same classes") as caught:
         common_classes(datasets)
+    assert all(name in str(caught.value) for name in (*CLASSES.names, *other.names))
+
+
+def test_sites_whose_classes_differ_in_colour_only_are_one(tmp_path):
+    write(tmp_path / "a")
+    other = ClassTable(tuple(MapClass(entry.category, entry.label, (1, 2, 3)) for entry in CLASSES))
+    with PatchWriter(tmp_path / "b", manifest(classes=other), 1) as writer:
+        writer.commit(manifest(classes=other))
+    assert common_classes([PatchDataset.open(tmp_path / name) for name in "ab"]) == CLASSES
 
 
 def test_read_labels_mark_what_has_none(tmp_path):

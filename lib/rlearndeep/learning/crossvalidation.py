@@ -96,7 +96,7 @@ def check_patches(card: ModelCard, dataset: PatchDataset) -> None:
     pairs = (
         ("task", card.task, manifest.task),
         ("bands", [band.name for band in card.bands], [band.name for band in manifest.reference.bands]),
-        ("classes", card.classes.categories.tolist(), manifest.classes.categories.tolist()),
+        ("classes", card.classes.names, manifest.classes.names),
         ("kind of label", card.unit, manifest.unit),
         ("patch size", tuple(card.patch), tuple(manifest.reference.shape)),
     )

@@ -99,6 +99,11 @@ class ClassTable:
         return [entry.label or str(entry.category) for entry in self.classes]
 
     @property
+    def names(self) -> list[str]:
+        """Category and label of each class index: two classes with the same name are the same."""
+        return [f"{entry.category} {entry.label}".rstrip() for entry in self.classes]
+
+    @property
     def colors(self) -> list[Color]:
         """Colour of each class index; classes without one get a colour from a fixed palette."""
         return [entry.color or _PALETTE[index % len(_PALETTE)] for index, entry in enumerate(self.classes)]

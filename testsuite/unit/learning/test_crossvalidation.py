@@ -228,6 +228,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path):
         (replace(card, unit="cell"), "kind of label"),
         (replace(card, bands=card.bands[::-1]), "bands"),
         (replace(card, classes=type(CLASSES)(tuple(CLASSES)[:2])), "classes"),
+        (replace(card, classes=type(CLASSES)(tuple(replace(entry, label="other") for entry in CLASSES))), "classes"),
         (replace(card, task="presence"), "task"),
         (replace(card, sources=(object(),)), "one source"),
     ):

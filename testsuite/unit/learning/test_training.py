@@ -213,13 +213,13 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
 def test_a_single_band_cannot_be_standardised_cell_by_cell(tmp_path: Path) -> None:
     settings = Settings(standardize="cell")
     single = make_patches(tmp_path / "single", bands=1)
-    with pytest.raises(DeepLearningError, match="one band in reference. Choose standardize=band"):
+    with pytest.raises(DeepLearningError, match=r"one band in reference\. Choose standardize=band"):
         training.prepare([single], settings, fake_backend())
     unlabelled = replace(settings, pretrain="simclr", unlabelled=(str(single.path),))
-    with pytest.raises(DeepLearningError, match="one band in reference. Choose standardize=band"):
+    with pytest.raises(DeepLearningError, match=r"one band in reference\. Choose standardize=band"):
         prepare_alone(unlabelled, fake_backend())
     several = make_sources(tmp_path / "several", "reference")
-    with pytest.raises(DeepLearningError, match="one band in auxiliary1 and series. Choose"):
+    with pytest.raises(DeepLearningError, match=r"one band in auxiliary1 and series\. Choose"):
         training.prepare([several], replace(settings, architecture="fusion"), fake_backend())
     assert training.prepare([several], settings, fake_backend()).network.bands == 4
 
