@@ -221,13 +221,13 @@ def count_presence(reference: ArrayLike, predicted: ArrayLike) -> NDArray[np.int
 def presence_scores(matrices: ArrayLike, classes: ClassTable) -> dict[str, Any]:
     """Scores of several labels, of the counts of :func:`count_presence`.
 
-    Every class is scored for itself; a score that is not defined is None, as in :func:`scores`. ``f1_macro`` and
-    ``f1_weighted`` are means over the classes that are present somewhere; ``overall_accuracy`` is the share of
-    right answers among all of all classes.
+    Every class is scored for itself; a score that is not defined is None, as in :func:`scores`. ``f1_macro``,
+    ``f1_weighted`` and ``iou_mean`` are means over the classes that are present somewhere, ``kappa`` is that over the
+    classes that have one; ``overall_accuracy`` is the share of right answers among all of all classes.
 
     Returns:
-        ``overall_accuracy``, ``f1_macro``, ``f1_weighted``, ``classes`` (as in :func:`scores`, support = number of
-        patches with the class) and ``confusion_matrices``, one per class.
+        The keys of :func:`scores` (support = number of patches with the class), with ``confusion_matrix`` None, as a
+        patch with several classes has no row of its own; and ``confusion_matrices``, one per class.
     """
     tables = np.asarray(matrices)
     entries = []
@@ -235,15 +235,23 @@ def presence_scores(matrices: ArrayLike, classes: ClassTable) -> dict[str, Any]:
         both = _class_scores(table)
         known = {name: both[name][1] for name in _PER_CLASS}
         entries.append({"category": entry.category, "label": label, **known, "support": table[1].sum().item()})
-    f1, support = (np.array([entry[key] for entry in entries if entry["support"]]) for key in ("f1", "support"))
+    there = [entry for entry in entries if entry["support"]]
+    kappas = [kappa for kappa in map(_kappa, tables) if kappa is not None]
     total = tables.sum()
     return {
         "overall_accuracy": float(tables[:, [0, 1], [0, 1]].sum() / total) if total else None,
-        "f1_macro": float(f1.mean()) if len(f1) else None,
-        "f1_weighted": float(np.average(f1, weights=support)) if len(f1) else None,
+        "kappa": _mean(kappas),
+        "f1_macro": _mean([entry["f1"] for entry in there]),
+        "f1_weighted": _mean([entry["f1"] for entry in there], [entry["support"] for entry in there]),
+        "iou_mean": _mean([entry["iou"] for entry in there]),
         "classes": entries,
+        "confusion_matrix": None,
         "confusion_matrices": tables.tolist(),
     }
+
+
+def _mean(values: list[float], weights: list[float] | None = None) -> float | None:
+    return float(np.average(values, weights=weights)) if values else None
 
 
 def _pairs(table: NDArray) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
@@ -253,6 +261,16 @@ def _pairs(table: NDArray) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
     """
     rows, cols = np.nonzero(table)
     return rows, cols, table[rows, cols].astype(np.float64)
+
+
+def _kappa(table: NDArray) -> float | None:
+    """Cohen's kappa of a table; None where only one class occurs."""
+    from sklearn import metrics
+
+    truth, predicted, weights = _pairs(table)
+    if len(np.union1d(truth, predicted)) < 2:
+        return None
+    return float(metrics.cohen_kappa_score(truth, predicted, sample_weight=weights))
 
 
 def _summary_scores(table: NDArray) -> dict[str, float | None]:

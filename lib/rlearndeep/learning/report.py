@@ -28,6 +28,7 @@ _SAMPLES = 6
 _SCATTER_CELLS = 65536
 _SCATTER_POINTS = 4000
 _SCATTER_BATCH = 16
+_FEWEST_SCATTERED = 32
 _LARGEST_LABELLED_MATRIX = 25
 _UNLABELLED_COLOR = (255, 255, 255)
 
@@ -190,24 +191,34 @@ def _curve_figure(history: list[dict[str, Any]], best: int, measure: Measure) ->
 
 def _scatter_figure(part: Part, card: ModelCard, predictor: Any) -> Any:
     """Predicted against actual values of a sample of the part."""
-    rows, cols = card.patch
-    wanted = max(1, min(len(part), _SCATTER_CELLS // (rows * cols if card.unit == "cell" else 1)))
-    truth, predicted = [], []
-    for images, labels in part.sample(wanted).batches(_SCATTER_BATCH):
-        truth.append(labels.ravel())
-        predicted.append(predictor.predict(images).ravel())
-    actual, said = np.concatenate(truth), np.concatenate(predicted)
-    known = np.flatnonzero(~np.isnan(actual))
-    known = known[:: max(1, len(known) // _SCATTER_POINTS)]
+    actual, said = _scattered(part, card, predictor)
     figure = _figure(5, 5)
     axes = figure.subplots()
-    axes.scatter(actual[known], said[known], s=6, alpha=0.4)
-    limits = [min(actual[known].min(), said[known].min()), max(actual[known].max(), said[known].max())]
-    axes.plot(limits, limits, color="0.5", linewidth=1)
+    axes.scatter(actual, said, s=6, alpha=0.4)
+    if len(actual):
+        limits = [min(actual.min(), said.min()), max(actual.max(), said.max())]
+        axes.plot(limits, limits, color="0.5", linewidth=1)
     axes.set_xlabel(f"actual {_quantity(card)}")
     axes.set_ylabel("predicted")
     axes.set_aspect("equal")
     return figure
+
+
+def _scattered(part: Part, card: ModelCard, predictor: Any) -> tuple[NDArray, NDArray]:
+    """Labels and answers of some labelled cells (or patches); of large patches there are still several."""
+    cells = card.patch[0] * card.patch[1]
+    sample = part.sample(max(_FEWEST_SCATTERED, _SCATTER_CELLS // (cells if card.unit == "cell" else 1)))
+    pairs = []
+    for images, labels in sample.batches(max(1, min(_SCATTER_BATCH, predictor.pixels_per_batch // cells))):
+        pair = np.stack([labels.ravel(), predictor.predict(images).ravel()])
+        pairs.append(_thinned(pair[:, ~np.isnan(pair[0])]))
+    actual, said = _thinned(np.concatenate(pairs, axis=1))
+    return actual, said
+
+
+def _thinned(pairs: NDArray) -> NDArray:
+    """Of (2, n) pairs so many as a figure can show."""
+    return pairs[:, :: max(1, pairs.shape[1] // _SCATTER_POINTS)].copy()
 
 
 def _bar_figure(entries: list[dict[str, Any]], labels: list[str]) -> Any:
@@ -265,7 +276,7 @@ def _show_cells(grid: Any, card: ModelCard, labels: NDArray, answers: NDArray[np
     """Labels in the second row, answers in the third; values share one scale."""
     options: dict[str, Any] = {}
     if card.task == "value":
-        low, high = np.nanpercentile(labels, (2, 98))
+        low, high = np.nanpercentile(answers if np.isnan(labels).all() else labels, (2, 98))
         options = {"vmin": low, "vmax": high, "cmap": "viridis"}
         pictures = labels, answers[:, 0]
     else:

@@ -130,7 +130,11 @@ def test_presence_is_scored_class_by_class_as_by_scikit_learn() -> None:
         assert [entry[key] for entry in found["classes"]] == pytest.approx(row.tolist())
     assert found["f1_macro"] == pytest.approx(metrics.f1_score(truth, said, average="macro"))
     assert found["f1_weighted"] == pytest.approx(metrics.f1_score(truth, said, average="weighted"))
+    assert found["iou_mean"] == pytest.approx(metrics.jaccard_score(truth, said, average="macro"))
+    kappas = [metrics.cohen_kappa_score(truth[:, index], said[:, index]) for index in range(3)]
+    assert found["kappa"] == pytest.approx(np.mean(kappas))
     assert found["overall_accuracy"] == pytest.approx((truth == said).mean())
+    assert set(scores(np.eye(3, dtype=int), classes)) <= set(found) and found["confusion_matrix"] is None
     np.testing.assert_array_equal(found["confusion_matrices"], metrics.multilabel_confusion_matrix(truth, said))
 
 
@@ -138,11 +142,13 @@ def test_presence_that_is_unknown_or_never_there_is_no_zero_in_the_mean() -> Non
     classes = ClassTable(tuple(MapClass(number, "") for number in range(3)))
     truth = np.array([[1, 0, -1], [0, 0, -1]])
     found = presence_scores(count_presence(truth, truth == 1), classes)
-    assert found["f1_macro"] == 1.0 and found["overall_accuracy"] == 1.0
+    assert all(found[key] == 1.0 for key in ("f1_macro", "f1_weighted", "iou_mean", "kappa", "overall_accuracy"))
     assert [entry["f1"] for entry in found["classes"]] == [1.0, None, None]
     empty = presence_scores(np.zeros((3, 2, 2)), classes)
-    assert empty["f1_macro"] is None and empty["overall_accuracy"] is None
-    assert "F1 macro" in classification_report(found) and "Kappa" not in classification_report(found)
+    assert all(empty[key] is None for key in ("f1_macro", "f1_weighted", "iou_mean", "kappa", "overall_accuracy"))
+    always = presence_scores(count_presence([[1], [1]], [[True], [False]]), ClassTable((MapClass(1, ""),)))
+    assert always["kappa"] == 0.0
+    assert "F1 macro" in classification_report(found) and "Kappa" in classification_report(found)
 
 
 def test_the_report_of_values_has_every_score() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.learning import training
+from rlearndeep.learning import report, training
 from rlearndeep.learning.feeding import Site
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.pretrained import prepare_alone
 from rlearndeep.learning.resuming import record_of
 from rlearndeep.model import read_card
+from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.inputs import Inputs
 from synthetic_patches import CATEGORIES, make_patches, make_sources
 
@@ -102,9 +103,9 @@ def test_a_model_directory_holds_everything(tmp_path: Path) -> None:
     lines = (model / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,training_loss,validation_loss,validation_f1_macro,learning_rate,seconds"
     assert len(lines) == 4
-    report = (model / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3 and "http" not in report.split("</style>")[1]
-    assert "class 20" in report and "v.sample.patches ..." in report
+    page = (model / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page.split("</style>")[1]
+    assert "class 20" in page and "v.sample.patches ..." in page
 
 
 def test_the_test_part_is_not_looked_at_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +273,61 @@ def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
         training.prepare([dataset], Settings(), fake_backend())
 
 
+class Brightness(Table):
+    """Says how bright the first band is."""
+
+    feature_weights = np.ones((1, 4), dtype=np.float32)
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        return 110 + batch[:, :1]
+
+
+@pytest.mark.parametrize("size", (200, 16))
+def test_actual_against_predicted_is_of_many_patches_and_passes_over_those_without_a_value(
+    tmp_path: Path, size: int
+) -> None:
+    backend = fake_backend()
+    backend.load = lambda *_: Brightness([])
+    valid = tmp_path / "patches" / "reference_valid.npy"
+    part = training.prepare([make_patches(tmp_path / "patches", size=size, task="value")], Settings(), backend).parts
+    test = part["test"]
+    card = types.SimpleNamespace(patch=(size, size), unit="cell")
+    actual, said = report._scattered(test, card, Brightness([]))
+    assert 2000 < len(actual) < 12000 and np.corrcoef(actual, said)[0, 1] < -0.3
+    assert set(np.unique(actual)) == {100.0, 110.0, 120.0}
+    known = np.load(valid)
+    known[test.positions[0][0]] = False
+    np.save(valid, known)
+    plan = training.prepare([PatchDataset.open(tmp_path / "patches")], Settings(), backend)
+    assert len(report._scattered(plan.parts["test"], card, Brightness([]))[0]) > 2000
+
+
+def test_a_part_without_any_value_is_no_reason_to_lose_the_run(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "patches", task="value")
+    valid = np.load(tmp_path / "patches" / "reference_valid.npy")
+    valid[dataset.positions("test")] = False
+    np.save(tmp_path / "patches" / "reference_valid.npy", valid)
+    backend = fake_backend_of_values()
+    plan = training.prepare([PatchDataset.open(tmp_path / "patches")], Settings(), backend)
+    scores = training.train(plan, tmp_path / "model", backend)
+    assert scores["parts"]["test"]["count"] == 0 and scores["parts"]["validation"]["count"] > 0
+    assert "actual against predicted" in (tmp_path / "model" / "report.html").read_text()
+
+
+def fake_backend_of_values() -> types.ModuleType:
+    backend = fake_backend()
+    fit = backend.fit
+
+    def of_values(*plan: Any, **values: Any) -> Any:
+        fitted = fit(*plan, **{**values, "progress": lambda row: None})
+        for row in fitted.history:
+            row["validation_rmse"] = row.pop("validation_f1_macro")
+        return fitted
+
+    backend.fit, backend.load = of_values, lambda *_: Brightness([])
+    return backend
+
+
 class OfSeveral(Table):
     """The same of the reference of several sources."""
 
@@ -309,8 +365,8 @@ def test_a_model_of_branches_keeps_what_prediction_needs_of_each(tmp_path: Path)
     assert card.network.options["sources"][1] == {"name": "series", "bands": 1, "series": True}
     assert card.network.options["reference"] is True and card.network.options["unit"] == "cell"
     assert scores["parts"]["test"]["f1_macro"] > 0.99
-    report = (tmp_path / "model" / "report.html").read_text()
-    assert "6 dates from 2021-02-10 to 2021-11-05" in report and "as the reference shows them" in report
+    page = (tmp_path / "model" / "report.html").read_text()
+    assert "6 dates from 2021-02-10 to 2021-11-05" in page and "as the reference shows them" in page
     # 131072 cells in a batch: 16 x 16 of the reference, 12 x 12 of the auxiliary source, six dates of the series.
     assert plan.sites.branch_cells == 12 * 12 * 7
     assert "1 of series of 6 dates" in plan.text() and plan.summary()["sources"][0]["use"] == "branch"
