@@ -444,8 +444,10 @@
 # % exclusive: -r,-c
 # %end
 
+import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import grass.script as gs
@@ -466,28 +468,30 @@ def find_library() -> None:
 
 
 def job(options: dict, flags: dict) -> dict | None:
-    """Train, and print the scores."""
+    """Train, print the scores, and export."""
     from rlearndeep.backends import get_backend, is_helper
     from rlearndeep.gis.session import command_line
+    from rlearndeep.learning.exporting import export
     from rlearndeep.learning.options import from_options
     from rlearndeep.learning.pretrained import alone_text, prepare_alone, pretrain_alone
+    from rlearndeep.learning.resuming import finished
     from rlearndeep.learning.training import check_exportable, check_target, prepare, score_text, train
-    from rlearndeep.model import read_card
     from rlearndeep.patches import PatchDataset
 
     if is_helper():
         os.environ["GRASS_VERBOSE"] = "-1"
-    target = Path(options["model"])
-    overwrite = gs.overwrite()
-    check_target(target, overwrite)
+    target, onnx = Path(options["model"]), Path(options["onnx"]) if options["onnx"] else None
+    overwrite, resume = gs.overwrite(), flags["r"]
+    check_target(target, overwrite, resume)
     backend = get_backend(options["backend"])
-    if options["onnx"]:
-        backend.check_onnx(Path(options["onnx"]), overwrite)
+    if onnx:
+        before = finished(target) if resume else None
+        backend.check_onnx(onnx, overwrite or bool(before and before.onnx == onnx.absolute()))
     settings = from_options(options)
     if options["patches"]:
         datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
-        plan, (learn, text) = prepare(datasets, settings, backend), (train, score_text)
-        if options["onnx"]:
+        plan, (learn, text) = prepare(datasets, settings, backend), (partial(train, onnx=onnx), score_text)
+        if onnx:
             check_exportable(plan)
     else:
         plan, (learn, text) = prepare_alone(settings, backend), (pretrain_alone, alone_text)
@@ -496,29 +500,25 @@ def job(options: dict, flags: dict) -> dict | None:
     gs.message(plan.text())
     if flags["c"]:
         return plan.summary()
-
-    def progress(done: int, total: int, text: str) -> None:
-        gs.percent(done, total, 1)
-        gs.verbose(text)
-
-    scores = learn(
-        plan,
-        target,
-        backend,
-        command=command_line(),
-        overwrite=overwrite,
-        resume=flags["r"],
-        progress=progress,
-        warn=gs.warning,
-    )
+    how = {"overwrite": overwrite, "resume": resume, "progress": tell, "warn": gs.warning}
+    scores = learn(plan, target, backend, command=command_line(), **how)
     if scores is None:  # a process that helped the first one
         return None
-    if options["onnx"]:
-        backend.export_onnx(target, read_card(target), Path(options["onnx"]))
-    if options["format"] == "plain":
-        print(text(scores))
+    # Before the export, which may fail.
+    print(json.dumps(scores, indent=1, ensure_ascii=False) if options["format"] == "json" else text(scores), flush=True)
     gs.message(_("Model written to '{}'.").format(target))
-    return scores
+    if onnx:
+        export(target, backend, onnx, command=command_line(), warn=gs.warning)
+        gs.message(_("Model exported to '{}'.").format(onnx))
+    return None
+
+
+def tell(done: int, total: int, text: str) -> None:
+    """Show the progress of epochs: percents, and a line for each epoch, or for some of many."""
+    from rlearndeep.learning.progress import is_told
+
+    (gs.message if is_told(done, total) else gs.verbose)(text)
+    gs.percent(done, total, 1)
 
 
 def main() -> None:

@@ -178,6 +178,48 @@ def test_a_killed_run_goes_on_to_the_same_model(grass: Grass, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
+def test_a_run_that_is_killed_in_its_export_has_told_its_scores_and_finishes_it(grass: Grass, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    make_patches(tmp_path / "patches", size=1, count=200)
+    command = [
+        TOOL,
+        f"patches={tmp_path}/patches",
+        f"model={tmp_path}/model",
+        f"onnx={tmp_path}/model.onnx",
+        "epochs=2",
+    ]
+    process = subprocess.Popen(command, env={**grass.env, **ONE_THREAD}, stdout=subprocess.PIPE, text=True)
+    with process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        told = process.stdout.read()
+    assert first.startswith("Scores of the test part") and "Kappa" in told
+    assert not (tmp_path / "model.onnx").exists()
+    before = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    assert "Add -r to finish it" in grass.error(*command, **ONE_THREAD)
+    assert grass.ok(*command, "-r", **ONE_THREAD).strip() == (first + told).strip()
+    assert (tmp_path / "model.onnx").stat().st_size > 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()} == before
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_epochs_score_and_time_left_are_told_unless_the_user_wants_quiet(grass: Grass, tmp_path: Path) -> None:
+    make_patches(tmp_path / "patches", size=1, count=200)
+    command = [
+        TOOL,
+        f"patches={tmp_path}/patches",
+        f"model={tmp_path}/model",
+        "epochs=100",
+        "patience=0",
+        "--overwrite",
+    ]
+    told = {level: grass.run(*command, GRASS_VERBOSE=level, **ONE_THREAD).stderr.split("Epoch ")[1:] for level in "023"}
+    assert 20 <= len(told["2"]) <= 32 and len(told["3"]) == 100 and told["0"] == []
+    for place, number in ((0, 1), (-1, 100)):
+        text = " ".join(told["2"][place].split())
+        assert text.startswith(f"{number} of 100: training loss") and ", F1 " in text and " s left" in text
+
+
 def _wait_for_epoch(state: Path, epoch: int, process: subprocess.Popen) -> None:
     for _ in range(600):
         with contextlib.suppress(OSError, ValueError):

@@ -24,7 +24,7 @@ from rlearndeep.learning.pretraining import (
     settled,
 )
 from rlearndeep.learning.report import write_pretraining_report
-from rlearndeep.learning.resuming import as_one_run, record_of, run_folder
+from rlearndeep.learning.resuming import SCORES, as_one_run, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.training import (
     adopted,
@@ -128,12 +128,12 @@ def pretrain_alone(
     Returns:
         The content of ``scores.json``.
     """
-    check_target(target, overwrite)
+    check_target(target, overwrite, resume)
     folder = run_folder(target)
     record = record_of(plan.pretraining.settings, plan.pretraining.datasets)
     record["settings"]["backend"] = backend_name(backend)
     return as_one_run(
-        folder,
+        target,
         record,
         lambda: done_of(backend, folder),
         lambda: _written(plan, target, folder, backend, command, progress, warn),
@@ -165,9 +165,10 @@ def _written(
         scores = {"pretraining": {**outcome(found), "linear_probe": None}}
         card = _card(plan, found, backend, command, started, scores)
         write_history(folder / "pretraining.csv", found.history)
-        write_text(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
+        write_text(folder / SCORES, json.dumps(scores, indent=1, ensure_ascii=False))
         write_pretraining_report(folder / "report.html", target.name, card, found.history)
         write_card(folder, card, target.name)
+        mark_finished(run, folder, None)
         replace_directory(folder, target)
     return scores
 

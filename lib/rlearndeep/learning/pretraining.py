@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Raw, Site, Sites
 from rlearndeep.learning.options import Settings, default_rate
+from rlearndeep.learning.progress import time_left
 from rlearndeep.learning.resuming import Done
 from rlearndeep.learning.sources import Choice, SiteSource
 from rlearndeep.learning.tasks import Measure
@@ -227,7 +228,8 @@ def pretrained(
 
     def report(row: dict[str, Any]) -> None:
         text = f"Pre-training, epoch {row['epoch']} of {epochs}: loss {row['training_loss']:.4f}"
-        progress(row["epoch"], epochs, f"{text}, of patches held out {row['validation_loss']:.4f}")
+        text += f", of patches held out {row['validation_loss']:.4f}"
+        progress(row["epoch"], epochs, f"{text}, {time_left(row['epoch'], epochs, row['seconds'])}")
 
     return backend.pretrain(
         plan.network,

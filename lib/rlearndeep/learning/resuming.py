@@ -8,18 +8,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings
+from rlearndeep.model import MANIFEST as MODEL_MANIFEST
 from rlearndeep.patches import MANIFEST, PatchDataset, write_text
 
-Made = TypeVar("Made")
-
 RECORD = "run.json"
+FINISHED = "finished.json"
+SCORES = "scores.json"
 
 # These may change between an interruption and going on.
 _FREE = ("device", "nprocs", "tensorboard")
@@ -72,50 +73,91 @@ class Done:
     stage: str = "Training"
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over but for what follows its model.
+
+    Attributes:
+        onnx: absolute path of the file that the model is exported to; None for no export.
+    """
+
+    onnx: Path | None
+
+
+def mark_finished(folder: Path, model: Path, onnx: Path | None) -> None:
+    """Note in the folder of a run which model directory it made, before that takes its name."""
+    values = {"model": _digest(model / MODEL_MANIFEST), "onnx": str(onnx.absolute()) if onnx else None}
+    write_text(folder / FINISHED, json.dumps(values))
+
+
+def finished(target: Path) -> Finished | None:
+    """The run that made the model directory ``target``, if it still has something to do; else None."""
+    try:
+        values = json.loads((run_folder(target) / FINISHED).read_text(encoding="utf-8"))
+        if values["model"] != _digest(target / MODEL_MANIFEST):
+            return None
+        return Finished(Path(values["onnx"]) if values["onnx"] else None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def as_one_run(
-    folder: Path,
+    target: Path,
     record: dict[str, Any],
     done: Callable[[], Done],
-    work: Callable[[], Made],
+    work: Callable[[], dict[str, Any]],
     *,
     command: str,
     overwrite: bool,
     resume: bool,
     warn: Callable[[str], None],
-) -> Made:
+    onnx: Path | None = None,
+) -> dict[str, Any]:
     """Do the work of a run, of which there is but one at a time, and which may go on from an earlier checkpoint.
 
     Args:
-        folder: of :func:`run_folder`.
+        target: the model directory.
         record: of :func:`record_of`.
-        done: how far the checkpoint in the folder has come.
-        work: what leaves checkpoints there.
+        done: how far the checkpoint in the folder of the run has come.
+        work: what leaves checkpoints there and makes the model directory; gives its scores.
         command: that was given.
         overwrite: forget a checkpoint, if not ``resume``.
-        resume: go on from the checkpoint where there is one.
+        resume: go on from the checkpoint where there is one, or from the model where that stands.
         warn: called with a message for the user.
+        onnx: file of the export that follows; until it stands the run is not over.
 
     Raises:
         DeepLearningError: as in :func:`locked` and :func:`begin`.
     """
+    folder = run_folder(target)
     with locked(folder):
         try:
-            before = done()
-            if begin(folder, record, before.epochs, resume, overwrite):
-                warn(f"{before.stage} goes on after epoch {before.epochs}.")
-            elif resume:
-                warn("There is no interrupted run of this model; training begins with epoch 1.")
-            made = work()
-            finish(folder)
-            return made
-        except KeyboardInterrupt:
-            if epochs := done().epochs:
+            if resume and finished(target):
+                _check_same(folder, record)
+                warn("The model of this run stands already; nothing is trained.")
+                made = json.loads((target / SCORES).read_text(encoding="utf-8"))
+            else:
+                _begun(folder, record, done(), resume, overwrite, warn)
+                made = work()
+        except BaseException as error:
+            epochs = done().epochs
+            if isinstance(error, KeyboardInterrupt) and epochs:
                 again = f"{command.removesuffix(' -r')} -r"
                 warn(f"Interrupted; the checkpoint of epoch {epochs} is kept. To go on: {again}")
-            raise
-        finally:
-            if not done().epochs:
+            if not epochs and not finished(target):
                 finish(folder)
+            raise
+        finish(folder, keep=(RECORD, FINISHED) if onnx else ())
+        return made
+
+
+def _begun(
+    folder: Path, record: dict[str, Any], before: Done, resume: bool, overwrite: bool, warn: Callable[[str], None]
+) -> None:
+    if begin(folder, record, before.epochs, resume, overwrite):
+        warn(f"{before.stage} goes on after epoch {before.epochs}.")
+    elif resume:
+        warn("There is no interrupted run of this model; training begins with epoch 1.")
 
 
 def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwrite: bool) -> bool:
@@ -140,25 +182,37 @@ def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwri
             f"An interrupted run is not forgotten unasked; '{folder}' has its checkpoint of epoch {done}. "
             "Add -r to go on with it, or --overwrite to start again."
         )
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    _empty(folder)
     write_text(folder / RECORD, json.dumps(record))
     return False
 
 
-def finish(folder: Path) -> None:
-    """Remove the folder of a run that is finished, or has nothing to go on from."""
-    shutil.rmtree(folder, ignore_errors=True)
+def finish(folder: Path, keep: Sequence[str] = ()) -> None:
+    """Remove the folder of a run that is over, or has nothing to go on from; but for files that are still needed."""
+    if keep:
+        with suppress(OSError):
+            _empty(folder, keep)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path, keep: Sequence[str] = ()) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name not in keep:
+            entry.unlink()
 
 
 def record_of(settings: Settings, datasets: Sequence[PatchDataset]) -> dict[str, Any]:
     """What a run is: its settings, and digests of the manifests of its patches."""
     values = {key: value for key, value in settings.to_json().items() if key not in _FREE}
-    digests = [hashlib.sha256((dataset.path / MANIFEST).read_bytes()).hexdigest() for dataset in datasets]
+    digests = [_digest(dataset.path / MANIFEST) for dataset in datasets]
     return json.loads(json.dumps({"settings": values, "patches": digests}))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _check_same(folder: Path, record: dict[str, Any]) -> None:

@@ -37,9 +37,10 @@ from rlearndeep.learning.pretraining import (
     settled,
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
+from rlearndeep.learning.progress import time_left
 from rlearndeep.learning.remarks import of_labels, of_sources, of_weights
 from rlearndeep.learning.report import write_report
-from rlearndeep.learning.resuming import as_one_run, record_of, run_folder
+from rlearndeep.learning.resuming import SCORES, as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.tasks import Task, score_table, task_of
 from rlearndeep.model import MANIFEST, ModelCard, ModelSource, Network, read_any_card, write_card, write_feature_space
@@ -228,6 +229,7 @@ def train(
     resume: bool = False,
     progress: Progress = lambda done, total, message: None,
     warn: Warn = lambda message: None,
+    onnx: Path | None = None,
 ) -> dict[str, Any] | None:
     """Train, score each part, and write the model directory.
 
@@ -237,9 +239,11 @@ def train(
         backend: the room that knows the framework.
         command: for the model's record.
         overwrite: replace a model that stands there, forget an interrupted run.
-        resume: go on from the checkpoint of an interrupted run where there is one.
+        resume: go on from the checkpoint of an interrupted run where there is one; train nothing where its model
+            stands.
         progress: called after each epoch with the number of epochs done, of epochs in all, and a text.
         warn: called with a message for the user.
+        onnx: file that ``exporting.export`` will be asked for; the run can be resumed until it stands.
 
     Returns:
         The content of ``scores.json``; None in a process that only helped the first one.
@@ -249,26 +253,35 @@ def train(
     """
     folder = run_folder(target)
     if is_helper():
-        fit(plan, folder, backend, progress, warn)
+        if not (resume and finished(target)):
+            fit(plan, folder, backend, progress, warn)
         return None
-    check_target(target, overwrite)
+    check_target(target, overwrite, resume)
     unlabelled = plan.pretraining.datasets if plan.pretraining else ()
     record = record_of(plan.settings, [*(site.dataset for site in plan.sites.sites), *unlabelled])
     record["settings"]["backend"] = backend_name(backend)
     return as_one_run(
-        folder,
+        target,
         record,
         lambda: done_of(backend, folder),
-        lambda: _trained(plan, target, folder, backend, command, progress, warn),
+        lambda: _trained(plan, target, folder, backend, command, progress, warn, onnx),
         command=command,
         overwrite=overwrite,
         resume=resume,
         warn=warn,
+        onnx=onnx,
     )
 
 
 def _trained(
-    plan: Plan, target: Path, run: Path, backend: ModuleType, command: str, progress: Progress, warn: Warn
+    plan: Plan,
+    target: Path,
+    run: Path,
+    backend: ModuleType,
+    command: str,
+    progress: Progress,
+    warn: Warn,
+    onnx: Path | None,
 ) -> dict[str, Any]:
     """Train, then write the model."""
     with hidden_folder(run, target) as folder:
@@ -288,11 +301,12 @@ def _trained(
         write_history(folder / "history.csv", fitted.history)
         if found is not None:
             write_history(folder / "pretraining.csv", found.history)
-        write_text(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
+        write_text(folder / SCORES, json.dumps(scores, indent=1, ensure_ascii=False))
         write_report(
             folder / "report.html", target.name, card, fitted.history, plan, predictor, found.history if found else []
         )
         write_card(folder, card, target.name)
+        mark_finished(run, folder, onnx)
         replace_directory(folder, target)
     return scores
 
@@ -332,14 +346,20 @@ def score_text(scores: dict[str, Any]) -> str:
     return f"{text}\n\n{outcome_text(scores['pretraining'])}" if scores.get("pretraining") else text
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a target that would destroy something.
+def check_target(target: Path, overwrite: bool, resume: bool = False) -> None:
+    """Refuse a target that would destroy something; a run that is resumed may have made its model already.
 
     Raises:
         DeepLearningError: it exists and is not to be replaced, or it is no model directory.
     """
-    if not target.exists():
+    stands = finished(target)
+    if not target.exists() or (stands and resume):
         return
+    if stands and not overwrite:
+        raise DeepLearningError(
+            f"A model directory is not replaced unasked; '{target}' is that of a run that did not come to its end. "
+            "Add -r to finish it without training again, or --overwrite to start again."
+        )
     if not overwrite:
         raise DeepLearningError(
             f"A model directory is not replaced unasked; '{target}' exists. Choose another name or add --overwrite."
@@ -378,8 +398,7 @@ def fit(
         text = f"Epoch {row['epoch']} of {epochs}: training loss {row['training_loss']:.4f}"
         if row[measure.column] is not None:
             text += f", validation loss {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
-        left = row["seconds"] / row["epoch"] * (epochs - row["epoch"])
-        progress(row["epoch"], epochs, f"{text}, {_duration(left)} left")
+        progress(row["epoch"], epochs, f"{text}, {time_left(row['epoch'], epochs, row['seconds'])}")
 
     return backend.fit(
         plan.network,
@@ -658,9 +677,3 @@ def write_history(file: Path, history: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(stream, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

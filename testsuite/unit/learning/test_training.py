@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning import report, training
+from rlearndeep.learning.exporting import export
 from rlearndeep.learning.feeding import Site
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.pretrained import prepare_alone
-from rlearndeep.learning.resuming import record_of
+from rlearndeep.learning.resuming import finished, record_of
 from rlearndeep.model import read_card
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.inputs import Inputs
@@ -41,18 +42,20 @@ class Table:
         return self.predict(batch), batch
 
 
-def fake_backend(order: tuple[int, ...] = (0, 1, 2), error: Exception | None = None) -> types.ModuleType:
+def fake_backend(
+    order: tuple[int, ...] = (0, 1, 2), error: Exception | None = None, epochs: int = 3, seconds: float = 0.1
+) -> types.ModuleType:
     backend = types.ModuleType("rlearndeep.backends.torch")
 
     def fit(network: Any, training: Any, validation: Any, options: Any, **values: Any) -> Any:
         if error:
             raise error
         history = []
-        for epoch in range(1, 4):
+        for epoch in range(1, epochs + 1):
             row = {"epoch": epoch, "training_loss": 1 / epoch, "validation_loss": None, "validation_f1_macro": None}
-            row |= {"learning_rate": 0.1, "seconds": 0.1 * epoch}
+            row |= {"learning_rate": 0.1, "seconds": seconds * epoch}
             if validation is not None:
-                row |= {"validation_loss": 1.0, "validation_f1_macro": epoch / 4}
+                row |= {"validation_loss": 1.0, "validation_f1_macro": epoch / (epochs + 1)}
             history.append(row)
             values["progress"](row)
         return types.SimpleNamespace(
@@ -162,6 +165,66 @@ def test_scores_are_of_each_part_and_the_classes_in_their_order(tmp_path: Path) 
         assert part["f1_macro"] > 0.99
         assert [entry["category"] for entry in part["classes"]] == list(CATEGORIES)
     assert scores["f1_macro_last10"] == pytest.approx(0.5) and scores["best_epoch"] == 2
+
+
+def test_the_mean_of_the_last_epochs_is_that_of_ten(tmp_path: Path) -> None:
+    scores = trained(tmp_path, fake_backend(epochs=24))
+    assert scores["f1_macro_last10"] == pytest.approx(np.mean([epoch / 25 for epoch in range(15, 25)]))
+    assert scores["epochs"] == 24
+
+
+def test_progress_tells_the_epoch_the_validation_score_and_the_time_that_is_left(tmp_path: Path) -> None:
+    backend = fake_backend(seconds=90.0)
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(epochs=41), backend)
+    told: list[tuple[int, int, str]] = []
+    training.fit(plan, tmp_path, backend, lambda *values: told.append(values))
+    assert [values[:2] for values in told] == [(1, 41), (2, 41), (3, 41)]
+    assert told[0][2].startswith("Epoch 1 of 41: training loss 1.0000, validation loss 1.0000, F1 0.2500")
+    assert [text.rpartition(", ")[2] for _, _, text in told] == [
+        "1 h 0 min left",
+        "58 min 30 s left",
+        "57 min 0 s left",
+    ]
+
+
+def test_a_model_that_stands_is_not_trained_again_for_its_export(tmp_path: Path) -> None:
+    target, file, backend, said = tmp_path / "model", tmp_path / "model.onnx", fake_backend(), []
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+
+    def again(**values: Any) -> Any:
+        return training.train(plan, target, backend, onnx=file, warn=said.append, **values)
+
+    scores = again()
+    assert finished(target).onnx == file and not file.exists()
+    before = {entry.name: entry.read_bytes() for entry in target.iterdir()}
+    backend.fit = None
+    backend.export_onnx = lambda *_: (_ for _ in ()).throw(DeepLearningError("No."))
+    with pytest.raises(DeepLearningError, match=r"No\. The model '.*' is whole; the same command with -r"):
+        export(target, backend, file, command="train", warn=said.append)
+    with pytest.raises(DeepLearningError, match="Add -r to finish it"):
+        again()
+    assert again(resume=True) == scores and "stands already" in said[-1]
+    other = replace(plan, settings=replace(plan.settings, seed=2))
+    with pytest.raises(DeepLearningError, match="seed was 1, now it is 2"):
+        training.train(other, target, backend, resume=True)
+    assert finished(target)
+    backend.export_onnx = lambda directory, card, path: path.write_text(card.backend)
+    export(target, backend, file, command="train", warn=said.append)
+    assert file.read_text() == "torch" and finished(target) is None
+    assert {entry.name: entry.read_bytes() for entry in target.iterdir()} == before
+    assert [entry.name for entry in tmp_path.glob(".*")] == []
+
+
+def test_another_model_under_the_name_is_not_taken_for_that_of_the_run(tmp_path: Path) -> None:
+    backend, target = fake_backend(), tmp_path / "model"
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+    training.train(plan, target, backend, onnx=tmp_path / "file")
+    (target / "model.json").write_text((target / "model.json").read_text() + " ")
+    assert finished(target) is None
+    with pytest.raises(DeepLearningError, match="--overwrite"):
+        training.check_target(target, overwrite=False, resume=True)
+    training.train(plan, target, backend, overwrite=True)
+    assert [entry.name for entry in tmp_path.glob(".*")] == []
 
 
 def test_a_shifted_label_order_ruins_the_score(tmp_path: Path) -> None:
