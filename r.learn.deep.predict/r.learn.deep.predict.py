@@ -652,8 +652,8 @@ def about(job) -> dict:
     }
 
 
-def remote(library: str, request: dict, start: int | None) -> object:
-    """On a worker: the chunks of the row of tiles that begins at a row, or what is to be reported of the networks."""
+def remote(library: str, request: dict, piece: tuple | None) -> object:
+    """On a worker: the chunk of a piece, or what is to be reported of the networks."""
     if library not in sys.path:
         sys.path.insert(0, library)
     from rlearndeep.gis.session import join_session
@@ -670,7 +670,7 @@ def remote(library: str, request: dict, start: int | None) -> object:
         return stack, job, Here(job)
 
     with kept(repr(request), opened, lambda old: old[0].close()) as (_stack, job, here):
-        return about(job) if start is None else list(here.chunks(start))
+        return about(job) if piece is None else here.chunk(piece)
 
 
 def request_of(options: dict, work: Work, precision: str) -> dict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,21 @@ class Strip:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a row of tiles (or of blocks) gives over some columns, before it is joined with the rows around it.
+    """What the tiles (or blocks) of a piece give, before they are joined with those around them.
 
     Attributes:
-        window: cells of the region's grid: all rows of the tiles, and finished columns of the region.
-        planes: (planes, rows, cols), the weighted answers of the tiles of this row.
+        window: cells of the region's grid: all rows of the tiles, and the columns that no tile to the right reaches.
+        planes: (planes, rows, cols and those behind them that belong to the tiles to the right, too), weighted answers.
         valid: (rows, cols), False where a needed band is null.
     """
 
     window: Window
     planes: NDArray[np.float32]
     valid: NDArray[np.bool_]
+
+
+Piece = tuple[int, tuple[int, ...]]
+"""First row of a row of tiles (or of blocks), and first columns of those of its tiles that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +93,30 @@ class Job:
             return self.plan.tiling.tile_rows(self.region)
         return self.plan.block_rows(self.region)[:: rows_per_strip(self.plan) // self.plan.stride[0]]
 
+    @property
+    def col_starts(self) -> list[int]:
+        """First columns, in cells of the region, of all tiles (or blocks) of a row."""
+        if isinstance(self.plan, TilePlan):
+            return self.plan.tiling.tile_cols(self.region)
+        return self.plan.block_cols(self.region)
 
-Rows = Callable[[Sequence[int]], Iterator[Iterable[Chunk]]]
-"""From the first rows of rows of tiles to the chunks of each, in the same order."""
+    def pieces(self, row_starts: Iterable[int]) -> Iterator[Piece]:
+        """The pieces of rows of tiles, rows from the top, columns from the left."""
+        cols, count = self.col_starts, self.starts_per_chunk
+        return ((row, tuple(cols[at : at + count])) for row in row_starts for at in range(0, len(cols), count))
 
 
-def strips(job: Job, done: int = 0, rows: Rows | None = None) -> Iterator[Strip]:
+Chunks = Callable[[Iterable[Piece]], Iterator[Chunk]]
+"""From pieces to their chunks, in the same order."""
+
+
+def strips(job: Job, done: int = 0, chunks: Chunks | None = None) -> Iterator[Strip]:
     """Predict a region; every cell of it is in exactly one strip, rows from the top, columns from the left.
 
     Args:
         job: what to predict.
         done: rows of the region that are known already and left out.
-        rows: where the chunks are computed; here by default.
+        chunks: computes the chunks; here by default.
     """
     if done >= job.region.rows:
         return
@@ -109,13 +125,12 @@ def strips(job: Job, done: int = 0, rows: Rows | None = None) -> Iterator[Strip]
     # The row of tiles above gives its part of the cells that both share.
     starts = starts[max(0, first - 1) :]
     seam = _Seam(job)
-    for chunks in (rows or Here(job))(starts):
-        for chunk in chunks:
-            window, planes = seam.joined(chunk)
-            window = window.intersection(Window(done, job.region.rows, 0, job.region.cols))
-            if not window.is_empty:
-                part = window.relative_to(chunk.window).slices
-                yield Strip(window, planes[:, part[0], part[1]], chunk.valid[part])
+    for chunk in (chunks or Here(job))(job.pieces(starts)):
+        window, planes = seam.joined(chunk)
+        window = window.intersection(Window(done, job.region.rows, 0, job.region.cols))
+        if not window.is_empty:
+            part = window.relative_to(chunk.window).slices
+            yield Strip(window, planes[:, part[0], part[1]], chunk.valid[part])
 
 
 class Here:
@@ -133,17 +148,19 @@ class Here:
         self.surroundings = job.surroundings()
         self._upcoming: Iterator[Window] = iter(())
 
-    def __call__(self, starts: Sequence[int]) -> Iterator[Iterable[Chunk]]:
+    def __call__(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+        pieces, upcoming = tee(pieces)
         # Sources of other grids share GRASS's one window with the reference, and are read in turn with it.
         if not self.job.further and not isinstance(self.job.source, Stacked):
-            self._upcoming = islice((window for start in starts for window in self._windows(start)), 1, None)
-        return (self.chunks(start) for start in starts)
+            windows = (self._window(piece) for piece in upcoming)
+            self._upcoming = islice((window for window in windows if not window.is_empty), 1, None)
+        return map(self.chunk, pieces)
 
-    def chunks(self, start: int) -> Iterator[Chunk]:
-        """The chunks of the row of tiles (or blocks) that begins at row ``start``, from the left."""
+    def chunk(self, piece: Piece) -> Chunk:
+        """What the tiles (or blocks) of a piece give."""
         if isinstance(self.job.plan, TilePlan):
-            return _tile_chunks(self, self.job.plan, start)
-        return _block_chunks(self, self.job.plan, start)
+            return _tile_chunk(self, self.job.plan, *piece)
+        return _block_chunk(self, self.job.plan, *piece)
 
     def read(self, window: Window) -> tuple[NDArray, NDArray[np.bool_]]:
         """Values (bands, rows, cols) of the reference, and validity (rows, cols); the next window is read meanwhile."""
@@ -153,59 +170,51 @@ class Here:
             self.reader.expect(following)
         return values, finite(values)
 
-    def _windows(self, start: int) -> Iterator[Window]:
-        """What will be read for the chunks of the row of tiles (or blocks) that begins at row ``start``."""
-        job, plan = self.job, self.job.plan
-        if isinstance(plan, TilePlan):
-            useful = plan.useful_window(job.region, job.extent)
-            for starts in _chunks(plan.tiling.tile_cols(job.region), job.starts_per_chunk):
-                cropped = (plan.cropped(_tile_at(plan, start, col), useful) for col in starts)
-                filled = [window for window in cropped if not window.is_empty]
-                if filled:
-                    yield _bounds(filled)
-        else:
-            for starts in _chunks(plan.block_cols(job.region), job.starts_per_chunk):
-                yield plan.patches_window(_blocks(job, plan, start, starts))
+    def _window(self, piece: Piece) -> Window:
+        """What will be read for a piece."""
+        job, plan, (row, cols) = self.job, self.job.plan, piece
+        if isinstance(plan, BlockPlan):
+            return plan.patches_window(_blocks(job, plan, row, cols))
+        useful = plan.useful_window(job.region, job.extent)
+        cropped = (plan.cropped(_tile_at(plan, row, col), useful) for col in cols)
+        filled = [window for window in cropped if not window.is_empty]
+        return _bounds(filled) if filled else Window(0, 0, 0, 0)
 
 
 class _Seam:
-    """Adds to each row of tiles what the row above has in the cells that both share."""
+    """Adds to each chunk what the chunks to the left and above have in the cells that they share with it."""
 
     def __init__(self, job: Job) -> None:
         self._overlap = job.plan.tiling.overlap[0] if isinstance(job.plan, TilePlan) else 0
         self._below = np.zeros((job.question.planes, self._overlap, job.region.cols), dtype=np.float32)
+        self._right = np.empty((job.question.planes, 0, 0), dtype=np.float32)
 
     def joined(self, chunk: Chunk) -> tuple[Window, NDArray[np.float32]]:
-        """The rows that are finished, and the planes of the chunk with the row above added."""
+        """The cells that are finished, and the planes of the chunk with those around added; the chunk is spent."""
         window, planes = chunk.window, chunk.planes
         step = window.rows - self._overlap
+        if not planes.flags.writeable:  # it came from another machine
+            planes = planes.copy()
+        shared = self._right.shape[2]
+        if shared:
+            planes[:, :, :shared] += self._right
+        self._right = planes[:, :, window.cols :].copy()
+        planes = planes[:, :, : window.cols]
         if self._overlap:
             below = self._below[:, :, window.col_start : window.col_stop]
-            if not planes.flags.writeable:  # it came from another machine
-                planes = planes.copy()
             planes[:, : self._overlap] += below
             below[:] = planes[:, step:]
         return Window(window.row_start, window.row_start + step, window.col_start, window.col_stop), planes
 
 
-def _chunks(starts: Sequence[int], count: int) -> Iterator[Sequence[int]]:
-    for first in range(0, len(starts), count):
-        yield starts[first : first + count]
-
-
-def _tile_chunks(here: Here, plan: TilePlan, row_start: int) -> Iterator[Chunk]:
+def _tile_chunk(here: Here, plan: TilePlan, row_start: int, col_starts: Sequence[int]) -> Chunk:
     job = here.job
-    mosaic = _Mosaic(job, plan, row_start)
-    useful = plan.useful_window(job.region, job.extent)
-    cols = plan.tiling.tile_cols(job.region)
-    for starts in _chunks(cols, job.starts_per_chunk):
-        tiles = [_tile_at(plan, row_start, col_start) for col_start in starts]
-        mosaic.begin(starts)
-        valid = _predict_tiles(here, plan, tiles, useful, mosaic)
-        stop = tiles[-1].col_start + plan.tiling.step[1] if starts[-1] != cols[-1] else job.region.cols
-        window, planes = mosaic.finish(max(0, min(stop, job.region.cols)))
-        if not window.is_empty:
-            yield Chunk(window, planes, valid.part(window))
+    mosaic = _Mosaic(job, plan, row_start, col_starts)
+    tiles = [_tile_at(plan, row_start, col_start) for col_start in col_starts]
+    valid = _predict_tiles(here, plan, tiles, plan.useful_window(job.region, job.extent), mosaic)
+    last = col_starts[-1] == job.col_starts[-1]
+    window = mosaic.window(job.region.cols if last else tiles[-1].col_start + plan.tiling.step[1])
+    return Chunk(window, mosaic.planes(), valid.part(window))
 
 
 def _tile_at(plan: TilePlan, row: int, col: int) -> Window:
@@ -213,29 +222,18 @@ def _tile_at(plan: TilePlan, row: int, col: int) -> Window:
 
 
 class _Mosaic:
-    """Weighted sums of the answers of a row of tiles, and what is shared with the columns to the right."""
+    """Weighted sums of the answers of the tiles of a piece."""
 
-    def __init__(self, job: Job, plan: TilePlan, row_start: int) -> None:
-        self._planes = job.question.planes
+    def __init__(self, job: Job, plan: TilePlan, row_start: int, col_starts: Sequence[int]) -> None:
         self._cols = job.region.cols
         self._plan = plan
         self._row = row_start
-        self._right: NDArray[np.float32] | None = None
-        self._sums = np.empty((0, 0, 0), dtype=np.float32)
-        self._filled = np.empty(0, dtype=bool)
-        self._first_col = 0
-
-    def begin(self, col_starts: Sequence[int]) -> None:
-        """Make room for the tiles of a chunk."""
         self._first_col = max(0, col_starts[0])
-        stop = min(self._cols, col_starts[-1] + self._plan.tiling.size[1])
-        shape = (self._planes, self._plan.tiling.size[0], max(0, stop - self._first_col))
+        stop = min(self._cols, col_starts[-1] + plan.tiling.size[1])
+        shape = (job.question.planes, plan.tiling.size[0], max(0, stop - self._first_col))
         # Memory that is filled by the first answer is not touched twice; zeros cost as much as all else here.
         self._sums = np.empty(shape, dtype=np.float32)
         self._filled = np.zeros(shape[2], dtype=bool)
-        if self._right is not None:
-            self._sums[:, :, : self._right.shape[2]] = self._right
-            self._filled[: self._right.shape[2]] = True
 
     def add(self, tile: Window, window: Window, answer: NDArray[np.float32], share: float) -> None:
         """Add the answer (planes, rows, cols) for a window of a tile; the answer is spent."""
@@ -260,14 +258,16 @@ class _Mosaic:
             columns[:, target.slices[0]] = part[..., first:last]
         filled[:] = True
 
-    def finish(self, col_stop: int) -> tuple[Window, NDArray[np.float32]]:
-        """The chunk up to a column: its window and its planes; the rest waits for the next chunk."""
+    def planes(self) -> NDArray[np.float32]:
+        """The sums, zero where no tile was answered."""
         for first, last in runs(~self._filled):
             self._sums[:, :, first:last] = 0
-        done = max(0, col_stop - self._first_col)
-        self._right = self._sums[:, :, done:].copy() if col_stop < self._cols else None
-        window = Window(self._row, self._row + self._sums.shape[1], self._first_col, self._first_col + done)
-        return window, self._sums[:, :, :done]
+        return self._sums
+
+    def window(self, col_stop: int) -> Window:
+        """The cells from the first column of the sums to a column of the region."""
+        rows = self._plan.tiling.size[0]
+        return Window(self._row, self._row + rows, self._first_col, max(self._first_col, min(col_stop, self._cols)))
 
 
 def _predict_tiles(here: Here, plan: TilePlan, tiles: Sequence[Window], useful: Window, mosaic: _Mosaic) -> Validity:
@@ -325,17 +325,15 @@ def _bounds(windows: Sequence[Window]) -> Window:
     )
 
 
-def _block_chunks(here: Here, plan: BlockPlan, row_start: int) -> Iterator[Chunk]:
-    region = here.job.region
-    for starts in _chunks(plan.block_cols(region), here.job.starts_per_chunk):
-        blocks = _blocks(here.job, plan, row_start, starts)
-        values, valid = here.read(plan.patches_window(blocks))
-        validity = Validity(plan.patches_window(blocks), valid)
-        coarse = _predict_blocks(here, plan, blocks, values, validity)
-        fine = np.repeat(np.repeat(coarse, plan.stride[0], axis=1), plan.stride[1], axis=2)
-        window = blocks.intersection(Window(row_start, blocks.row_stop, 0, region.cols))
-        part = window.relative_to(blocks).slices
-        yield Chunk(window, fine[:, part[0], part[1]], validity.part(window))
+def _block_chunk(here: Here, plan: BlockPlan, row_start: int, col_starts: Sequence[int]) -> Chunk:
+    blocks = _blocks(here.job, plan, row_start, col_starts)
+    values, valid = here.read(plan.patches_window(blocks))
+    validity = Validity(plan.patches_window(blocks), valid)
+    coarse = _predict_blocks(here, plan, blocks, values, validity)
+    fine = np.repeat(np.repeat(coarse, plan.stride[0], axis=1), plan.stride[1], axis=2)
+    window = blocks.intersection(Window(row_start, blocks.row_stop, 0, here.job.region.cols))
+    part = window.relative_to(blocks).slices
+    return Chunk(window, fine[:, part[0], part[1]], validity.part(window))
 
 
 def _blocks(job: Job, plan: BlockPlan, row_start: int, col_starts: Sequence[int]) -> Window:

@@ -22,7 +22,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.prediction.answers import Member, check_members
 from rlearndeep.prediction.blending import BLENDS, Blending
 from rlearndeep.prediction.planning import BlockPlan, TilePlan, make_plan
-from rlearndeep.prediction.stream import Job, strips
+from rlearndeep.prediction.stream import Here, Job, strips
 from rlearndeep.scene.bands import Normalization
 from rlearndeep.scene.geometry import Tiling, Window
 
@@ -266,3 +266,28 @@ def test_each_model_gets_its_bands_in_its_own_order():
     valid = np.ones((2, 4), dtype=bool)
     prepared = Member(BoxPredictor(0), make_card(), (2, 0)).prepare(values, valid)
     np.testing.assert_array_equal(prepared, values[[2, 0]])
+
+
+@given(st.data(), corners, st.integers(0, 2), st.integers(0, 99), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_pieces_computed_each_for_itself_make_the_same_map(data, corner, reach, seed, patches):
+    region = region_at(*corner, *data.draw(shapes))
+    scene = Scene(random_values(seed, region.shape), region)
+    if patches:
+        plan = BlockPlan((4, 4), (2, 3))
+        models = [member(PatchPredictor(), make_card("patch", patch=(4, 4)))]
+    else:
+        plan = data.draw(tile_plans(reach, 1))
+        card = make_card(reach=reach)
+        models = [member(BoxPredictor(reach + more), card) for more in (0, 0)]
+    job = job_of(scene, region, models, plan, data.draw(st.integers(1, 3)))
+    pieces = list(job.pieces(job.row_starts))
+    assert max(len(cols) for _, cols in pieces) <= job.starts_per_chunk
+    chunks = {piece: Here(job).chunk(piece) for piece in reversed(pieces)}
+    for chunk in chunks.values():
+        chunk.planes.flags.writeable = False  # as what comes from another machine
+    elsewhere = list(strips(job, chunks=lambda asked: (chunks[piece] for piece in asked)))
+    for one, other in zip(strips(job), elsewhere, strict=True):
+        assert one.window == other.window
+        np.testing.assert_array_equal(one.valid, other.valid)
+        np.testing.assert_array_equal(one.planes[:, one.valid], other.planes[:, other.valid])
