@@ -673,8 +673,10 @@ def remote(library: str, request: dict, piece: tuple | None) -> object:
         return about(job) if piece is None else here.chunk(piece)
 
 
-def request_of(options: dict, work: Work, precision: str) -> dict:
-    """What a worker has to know."""
+def request_of(options: dict, work: Work) -> dict:
+    """What a worker has to know; it keeps what it opens for one run, as maps and models may change between two."""
+    from uuid import uuid4
+
     from rlearndeep.gis.session import session_of
 
     own = {
@@ -685,8 +687,9 @@ def request_of(options: dict, work: Work, precision: str) -> dict:
         "options": {**options, **own},
         "flags": {"r": False},
         "region": work.region.to_json(),
-        "precision": precision,
+        "precision": work.settings.precision,
         "session": session_of(),
+        "run": uuid4().hex,
     }
 
 
@@ -724,9 +727,10 @@ def open_networks(options: dict, work: Work, source, stack: ExitStack) -> tuple:
         return job, None, about(job)
     library = os.path.dirname(os.path.dirname(sys.modules["rlearndeep"].__file__))
     client = stack.enter_context(cluster(settings.scheduler))
-    ask = partial(remote, library, request_of(options, work, settings.precision))
-    networks = next(in_order(client, ask, [None]))
-    rows = partial(in_order, client, partial(remote, library, request_of(options, work, networks["precision"])))
+    request = request_of(options, work)
+    networks = next(in_order(client, partial(remote, library, request), [None]))
+    request["precision"] = networks["precision"]
+    rows = partial(in_order, client, partial(remote, library, request))
     if work.crops:
         return load_job(work, source, networks["precision"]), rows, networks
     job = Job(source, work.region, work.extent, [], work.plan, work.question, work.columns, settings.batch_size)

@@ -266,11 +266,10 @@ def join_session(session: dict[str, str]) -> None:
             f"Workers must see the project at the same place; '{place}' is not there on {os.uname().nodename}. "
             "Keep the project on a shared disk."
         )
-    file = os.path.join(tempfile.mkdtemp(prefix="rlearndeep_session_"), "gisrc")
+    file = os.path.join(_session_directory(), "gisrc")
     with open(file, "w", encoding="utf-8") as stream:
         stream.writelines(f"{key}: {session[key]}\n" for key in _PLACE)
         stream.write("GUI: text\n")
-    atexit.register(shutil.rmtree, os.path.dirname(file), ignore_errors=True)
     os.environ["GISRC"] = file
     os.environ[MASK_VARIABLE] = session[MASK_VARIABLE]
     set_session(session)
@@ -281,6 +280,14 @@ def set_session(session: dict[str, str]) -> None:
     libgis, _, _ = libraries()
     for key in _PLACE:
         libgis.G_setenv_nogisrc(key, session[key])
+
+
+@functools.cache
+def _session_directory() -> str:
+    """For the files of a session of our own; gone when the process ends."""
+    directory = tempfile.mkdtemp(prefix="rlearndeep_session_")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def mapset() -> str:
