@@ -4,7 +4,7 @@ Every back-end is a module with the same functions::
 
     answers(architecture) -> "cell", "patch" or "either"
     stride(network) -> cells
-    check(network, options, task), which trains nothing
+    check(network, options, task, size), which trains nothing
     build(network) -> network of the framework
     Target(network, bands, classes, task); initial_weights(choice, target) -> weights to begin with, or None
     fit(network, training, validation, options, ...) -> Fitted, or None in a process that only helps

@@ -24,7 +24,7 @@ from rlearndeep.backends.running import LARGEST_GRADIENT, NotFinite, range_test,
 from rlearndeep.backends.torch import feeding, learner
 from rlearndeep.backends.torch.learner import Learner
 from rlearndeep.backends.torch.machinery import _strategy, in_company, make_schedule, quietly
-from rlearndeep.backends.torch.networks import SEGMENTATION, PerCell, SmallCNN
+from rlearndeep.backends.torch.networks import SEGMENTATION, TRANSFORMER, PerCell, SmallCNN
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Sites
 from rlearndeep.learning.options import Settings, resolved
@@ -266,7 +266,9 @@ def test_one_patch_is_enough_for_batch_normalisation(tmp_path: Path) -> None:
     assert np.isfinite(result.history[0]["training_loss"])
 
 
-@pytest.mark.parametrize("architecture", sorted((*SEGMENTATION, "fcn_dilated", "cnn", "resnet18", "swin_t")))
+@pytest.mark.parametrize(
+    "architecture", sorted({*SEGMENTATION, "fcn_dilated", "cnn", "resnet18", "swin_t"} - {TRANSFORMER})
+)
 def test_every_architecture_learns_from_odd_patches_and_a_last_batch_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:

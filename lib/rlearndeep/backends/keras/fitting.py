@@ -90,8 +90,10 @@ def fit(
     return Fitted(final, run.history, run.best_epoch, describe(device), _PRECISION[precision], run.learning_rate)
 
 
-def check(network: Network, options: Options, task: str = "class") -> None:
+def check(network: Network, options: Options, task: str = "class", size: tuple[int, int] | None = None) -> None:
     """Build the network, find the device and the loss, and train nothing.
+
+    The networks here are written for any ``size`` of patches.
 
     Raises:
         DeepLearningError: one of them does not exist, or an option is one that Keras does not serve.

@@ -35,6 +35,7 @@ from rlearndeep.backends.torch.machinery import (
     synchronized,
 )
 from rlearndeep.backends.torch.networks import build
+from rlearndeep.backends.torch.step import check_step
 from rlearndeep.backends.torch.transfer import Initial, Tuning
 from rlearndeep.model import Network
 from rlearndeep.scene.bands import BandStatistics
@@ -134,17 +135,31 @@ def _begun(network: Network, initial: Initial | None, seed: int) -> nn.Module:
     return module
 
 
-def check(network: Network, options: Options, task: str = "class") -> None:
-    """Build the network, find the device and the loss, and train nothing.
+def check(network: Network, options: Options, task: str = "class", size: tuple[int, int] | None = None) -> None:
+    """Build the network, find the device and the loss, take one step without effect, and train nothing.
+
+    Args:
+        network: what to build.
+        options: how to train.
+        task: what a label says, one of ``TASKS``.
+        size: rows and columns of a patch; None takes no step.
 
     Raises:
-        DeepLearningError: one of them does not exist.
+        DeepLearningError: one of them does not exist, or the network does not work with patches of the size.
         MissingPackage: a library is not installed.
     """
-    choose_training_precision(options.precision, choose_device(options.device))
+    device = choose_device(options.device)
+    dtype = choose_training_precision(options.precision, device)
     check_log(options.tensorboard)
     make_loss(options.loss, torch.ones(network.classes), task)
-    build(network)
+    if size is None or is_helper():  # the first process speaks for all, and has its device for itself
+        build(network)
+        return
+    device = prepared_device(options)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        check_step(network, task, size, options.loss, device, dtype)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _run(learner: Learner, optimizer: torch.optim.Optimizer, training: Feed, options: Options, folder: Path) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from rlearndeep.backends.fusing import FUSION, Fusing
 from rlearndeep.backends.recipes import DECODER_WIDTHS, DEEPEST, listed, share, unet_depth, whole
 from rlearndeep.backends.torch.fusion import FusedCells, FusedPatches, FusedUnet, enlarged, noise
 from rlearndeep.backends.torch.libraries import library, quietly
+from rlearndeep.backends.torch.sizes import multiple_of_encoder, of_classifier, of_encoder, padding_of_classifier
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 from rlearndeep.scene.inputs import Inputs
@@ -33,9 +35,13 @@ SEGMENTATION = {
     "deeplabv3plus": "DeepLabV3Plus",
     "segformer": "Segformer",
     "upernet": "UPerNet",
+    "dpt": "DPT",
 }
 
 FUSION_DECODER = SEGMENTATION["unet"]
+
+TRANSFORMER = "dpt"
+"""The one whose encoder is a plain vision transformer, which never halves its features."""
 
 # Short names for models of timm.
 CLASSIFIERS = {
@@ -44,12 +50,13 @@ CLASSIFIERS = {
     "swin_b": "swin_base_patch4_window7_224",
 }
 
-# Networks of the libraries halve their input five times; one of them halves it again three times.
-_LIBRARY_STRIDE = 2**DEEPEST
+# One network halves its input again three times.
 _SMALLEST = {"pan": 128}
 
 # Names like hf-hub:... or local-dir:... would make timm read elsewhere.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_USUAL = "resnet18, resnet50 or efficientnet-b0"
+_SUITABLE = {TRANSFORMER: "encoder=vit_small_patch16_224 or encoder=vit_base_patch16_224"}
 _LARGEST_SIDE = 2048
 _TRIAL_SIDE = 64
 
@@ -73,12 +80,24 @@ def has_encoder(network: Network) -> bool:
     return network.architecture in SEGMENTATION
 
 
+def name_in_timm(network: Network) -> str:
+    """What timm calls the network, or its encoder; empty where it is not of timm."""
+    if not has_encoder(network):
+        own = is_own(network.architecture) or network.architecture == FUSION
+        return "" if own else CLASSIFIERS.get(network.architecture, network.architecture).partition(".")[0]
+    segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
+    name = _encoder_name(segmentation, network)
+    return name.removeprefix("tu-").partition(".")[0] if name.startswith("tu-") else ""
+
+
 def stride(network: Network) -> int:
     """Rows and columns of the input are padded to multiples of this many cells.
 
     Of the fusion network they are those of a patch, whatever it has to be padded to.
     """
-    return 1 if network.architecture == FUSION or is_own(network.architecture) else 2 ** unet_depth(network)
+    if network.architecture == FUSION or is_own(network.architecture):
+        return 1
+    return _multiple(network) if has_encoder(network) else 2**DEEPEST
 
 
 def build(network: Network) -> nn.Module:
@@ -106,8 +125,13 @@ def outlined(network: Network) -> nn.Module:
     Raises:
         DeepLearningError, MissingPackage: as in :func:`build`.
     """
+    return in_outline(lambda: build(network))
+
+
+def in_outline(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network that a function makes, without memory for its weights."""
     with torch.device("meta"), _Outlining():
-        return build(network)
+        return quietly(make)
 
 
 class _Outlining(TorchFunctionMode):
@@ -126,8 +150,13 @@ class _Outlining(TorchFunctionMode):
 
 def trial(network: Network, size: tuple[int, int]) -> Tensor | Inputs:
     """Noise of one patch, of ``size`` but 64 x 64 cells at most: for a look at how a network computes."""
+    return noise_of(network, 1, (min(size[0], _TRIAL_SIDE), min(size[1], _TRIAL_SIDE)))
+
+
+def noise_of(network: Network, count: int, size: tuple[int, int]) -> Tensor | Inputs:
+    """Noise in place of as many patches, with small windows of further sources."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn((1, network.bands, *(min(side, _TRIAL_SIDE) for side in size)), generator=generator)
+    images = torch.randn((count, network.bands, *size), generator=generator)
     return noise(network, images, generator) if network.architecture == FUSION else images
 
 
@@ -136,6 +165,8 @@ def published(network: Network) -> Mapping[str, Tensor]:
 
     The library's loader reads its cache, or downloads; its errors pass through. The last layer is left out.
     """
+    if network.architecture == TRANSFORMER:
+        network = replace(network, architecture=name_in_timm(network), options={})
     if has_encoder(network):
         segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
         name = _encoder_name(segmentation, network)
@@ -295,9 +326,13 @@ def _encoder_name(segmentation: Any, network: Network) -> str:
     return f"tu-{name}"
 
 
+def _multiple(network: Network) -> int:
+    return multiple_of_encoder(name_in_timm(network), unet_depth(network))
+
+
 def _segmentation(network: Network) -> nn.Module:
     inner = _of_segmentation(network, SEGMENTATION[network.architecture])
-    multiple = 2 ** unet_depth(network)
+    multiple = _multiple(network)
     return Padded(inner, multiple, _SMALLEST.get(network.architecture, multiple), "replicate")
 
 
@@ -305,7 +340,9 @@ def _of_segmentation(network: Network, kind: str) -> Any:
     """A network of a class of segmentation-models-pytorch."""
     segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
     encoder, depth = _encoder_name(segmentation, network), unet_depth(network)
-    steps: dict[str, Any] = {}
+    steps: dict[str, Any] = of_encoder(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else {}
+    if network.architecture == TRANSFORMER:
+        steps = {"dynamic_img_size": True}
     if depth != DEEPEST:
         steps["encoder_depth"] = depth
         if network.architecture != "linknet":
@@ -323,7 +360,7 @@ def _of_segmentation(network: Network, kind: str) -> Any:
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise DeepLearningError(
             f"The encoder must be one that '{network.architecture}' can use; '{encoder}' is not "
-            f"({_first_line(error)}). Choose e.g. resnet18, resnet50 or efficientnet-b0."
+            f"({first_line(error)}). Choose e.g. {_SUITABLE.get(network.architecture, _USUAL)}."
         ) from error
 
 
@@ -333,16 +370,17 @@ def _fusion(network: Network) -> nn.Module:
         kind = FusedPatches(recipe, network.classes, None) if recipe.per_patch else FusedCells(recipe, network.classes)
         return Padded(kind, 1, 1, "replicate")
     inner = _of_segmentation(network, FUSION_DECODER)
-    multiple = 2 ** unet_depth(network)
+    multiple = _multiple(network)
     if recipe.per_patch:
         return Padded(FusedPatches(recipe, network.classes, inner.encoder), multiple, multiple, "replicate")
     return Padded(FusedUnet(recipe, inner), multiple, multiple, "replicate")
 
 
 def _classifier(network: Network) -> nn.Module:
-    inner = _of_timm(network, pretrained=False)
-    multiple = _LIBRARY_STRIDE if "img_size" in _timm_arguments(network) else 1
-    return Padded(inner, multiple, _LIBRARY_STRIDE, "constant")
+    inner, name = _of_timm(network, pretrained=False), name_in_timm(network)
+    config = library("timm", f"The architecture '{network.architecture}'").get_pretrained_cfg(name)
+    multiple, smallest = padding_of_classifier(name, config, _timm_arguments(network))
+    return Padded(inner, multiple, smallest, "constant")
 
 
 def _of_timm(network: Network, pretrained: bool) -> Any:
@@ -356,7 +394,7 @@ def _of_timm(network: Network, pretrained: bool) -> Any:
             raise
         raise DeepLearningError(
             f"The architecture must accept {network.bands} bands and patches of any size; '{network.architecture}' "
-            f"does not ({_first_line(error)}). Choose another one, such as resnet18."
+            f"does not ({first_line(error)}). Choose another one, such as resnet18."
         ) from error
 
 
@@ -370,12 +408,11 @@ def _timm_arguments(network: Network) -> dict[str, Any]:
         )
     arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
     arguments["drop_rate"] = share(network.options.get("dropout", 0.0))
-    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
-        size = listed(network.options.get("size", [224, 224]), "size")
-        sides = [whole(side, "size", _LARGEST_SIDE) for side in size]
-        arguments["img_size"] = tuple(-(-side // _LIBRARY_STRIDE) * _LIBRARY_STRIDE for side in sides)
-    return arguments
+    size = listed(network.options.get("size", [224, 224]), "size")
+    sides = [whole(side, "size", _LARGEST_SIDE) for side in size]
+    return arguments | of_classifier(name, timm.get_pretrained_cfg(name), (sides[0], sides[-1]))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The beginning of what a library says, for a message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -55,7 +55,9 @@ class Trunk(nn.Module):
         found: dict[str, Tensor] = {}
         network: Any = self.network
         if self._encoder:
-            found[REFERENCE] = network.inner.encoder(network.padded(images))[-1].mean(dim=(-2, -1))
+            maps = network.inner.encoder(network.padded(images))
+            maps = maps[0] if isinstance(maps, tuple) else maps  # beside tokens that have no place
+            found[REFERENCE] = maps[-1].mean(dim=(-2, -1))
         if isinstance(batch, Inputs):
             for name in self._branches:
                 maps = network.inner.branches[name](batch.further[name])
