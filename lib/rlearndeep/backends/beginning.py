@@ -48,6 +48,7 @@ class Source(Generic[Array]):
         classes: of their output; None where they have no meaning here.
         task: of the model they come from, or None.
         licence: to be shown to the user, or empty.
+        square: whether the patches that it learned from had as many rows as columns.
     """
 
     arrays: Mapping[str, Array]
@@ -56,6 +57,7 @@ class Source(Generic[Array]):
     classes: ClassTable | None = None
     task: str | None = None
     licence: str = ""
+    square: bool = True
 
     def shared_outputs(self, target: Target, here: int, there: int) -> list[tuple[int, int]]:
         """Outputs of a last layer that mean the same: pairs of position in the target and in the source.
@@ -122,9 +124,22 @@ def is_enough(taken: int, needed: int) -> bool:
     return taken >= max(1, _FEWEST * needed)
 
 
-def note_of(source: Source[Array], target: Target, taken: str, renewed: Collection[str], rows: Rows[Array]) -> str:
-    """What was taken from a source, in a line that begins with ``taken``, e.g. ``3 of 4 arrays``."""
+def note_of(
+    source: Source[Array], target: Target, taken: str, renewed: Collection[str], rows: Rows[Array], anew: int = 0
+) -> str:
+    """What was taken from a source, in a line that begins with ``taken``, e.g. ``3 of 4 arrays``.
+
+    Args:
+        source: the weights.
+        target: the network.
+        taken: how many arrays.
+        renewed: names of those that other bands changed.
+        rows: classes that the last layer knows, by the names of its arrays.
+        anew: arrays of the encoder that did not come with the weights.
+    """
     parts = [f"{taken} of the network come from {source.origin}"]
+    if anew:
+        parts.append(f"{anew} of its encoder do not, begin at random and learn like the layers after it")
     if renewed:
         met = sum(at is not None for at in counterparts(target.bands, source.bands or ()))
         parts.append(f"the first layer knows {met} of {len(target.bands)} bands")

@@ -14,7 +14,7 @@ import timm
 import torch
 import torchvision
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch.networks import SEGMENTATION
+from rlearndeep.backends.torch.networks import SEGMENTATION, TRANSFORMER
 from rlearndeep.backends.torch.transfer import SENTINEL_2, Target, Tuning, initial_weights
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, from_options, resolved
@@ -271,7 +271,13 @@ def test_terms_of_weights_that_are_not_free_are_told(monkeypatch: pytest.MonkeyP
     unet = Network("unet", 4, 3, {"encoder": "mit_b0"})
     assert "non-commercial" in pretrained.imagenet_weights(unet)[1]
     assert pretrained.imagenet_weights(Network("mambaout_femto", 4, 3))[1] == ""
+    mobile = Network("unet", 4, 3, {"encoder": "mobileone_s0"})
+    assert pretrained.imagenet_weights(mobile)[1] == "mobileone-license" == licence_in_timm("mobileone_s0")
     assert "cc-by-nc" in pretrained.imagenet_weights(Network("convnextv2_atto", 4, 3))[1]
+
+
+def licence_in_timm(name: str) -> str:
+    return timm.get_pretrained_cfg(name).license
 
 
 def encoder_names(network: Network) -> set[str]:
@@ -363,10 +369,148 @@ def test_an_encoder_with_weights_learns_at_a_tenth_of_the_rate() -> None:
     assert resolved(Settings(), "cell", (64, 64), 100).encoder_rate == 1.0
 
 
-@pytest.mark.parametrize("architecture", sorted(SEGMENTATION))
+@pytest.mark.parametrize("architecture", sorted(set(SEGMENTATION) - {TRANSFORMER}))
 def test_every_segmentation_network_takes_an_encoder(tmp_path: Path, architecture: str) -> None:
     state = torchvision.models.resnet18().state_dict()
     torch.save(state, tmp_path / "w.pth")
     network = Network(architecture, 3, 3, {"encoder": "resnet18"})
     found = begun(tmp_path / "w.pth", target(network, RGB))
     assert torch.equal(found["inner.encoder.conv1.weight"], state["conv1.weight"])
+
+
+def test_only_what_came_with_the_weights_is_frozen_or_slow(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    network = Network("unet", 3, 3, {"encoder": "resnet34"})
+    initial = initial_weights(str(tmp_path / "w.pth"), target(network, RGB))
+    assert initial is not None and "80 of its encoder do not, begin at random" in initial.note
+    tuning = Tuning.of(network, initial, "encoder", 1.0)
+    assert tuning.encoder <= set(initial.arrays)
+    module = backend.build(network).train()
+    tuning.begin_epoch(module, 0)
+    here, missing = module.inner.encoder.layer1[1], module.inner.encoder.layer1[2]
+    assert not here.conv1.weight.requires_grad and not here.bn1.training
+    assert missing.conv1.weight.requires_grad and missing.bn1.training
+
+
+def test_a_frozen_normalisation_needs_no_count_of_batches(tmp_path: Path) -> None:
+    state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if not k.endswith("tracked")}
+    torch.save(state, tmp_path / "w.pth")
+    module = backend.build(Network("unet", 3, 3)).train()
+    initial = initial_weights(str(tmp_path / "w.pth"), target(Network("unet", 3, 3), RGB))
+    Tuning.of(Network("unet", 3, 3), initial, "encoder", 1.0).begin_epoch(module, 0)
+    assert not any(layer.training for layer in module.modules() if layer is module.inner.encoder.bn1)
+
+
+@pytest.mark.parametrize(("bands", "frozen"), ((RGB, True), (RGB[::-1], True), ((*RGB, Band("n", "nir")), False)))
+def test_bands_in_another_order_are_no_new_ones(tmp_path: Path, bands: tuple[Band, ...], frozen: bool) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    network = Network("resnet18", len(bands), 3)
+    initial = initial_weights(str(tmp_path / "w.pth"), target(network, bands))
+    assert ("inner.conv1.weight" in Tuning.of(network, initial, "encoder", 1.0).encoder) == frozen
+
+
+def varied(module: torch.nn.Module) -> torch.nn.Module:
+    """No scale is 1, no statistic is that of a network that never learned."""
+    for tensor in module.state_dict().values():
+        if (tensor.is_floating_point() and tensor.dim() < 2) or tensor.dim() == 3:
+            torch.nn.init.uniform_(tensor, 0.5, 1.5)
+    return module.eval()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "side"),
+    (
+        ("mobilenet_v2", "mobilenetv2_100", 32),
+        ("efficientnet_b0", "efficientnet_b0", 32),
+        ("convnext_tiny", "convnext_tiny", 32),
+        ("swin_t", "swin_t", 224),
+    ),
+)
+@pytest.mark.parametrize("suffix", ("pth", "safetensors"))
+def test_a_network_of_torchvision_is_the_same_in_timm(
+    tmp_path: Path, theirs: str, ours: str, side: int, suffix: str
+) -> None:
+    twin = varied(torchvision.models.get_model(theirs, num_classes=3))
+    state = dict(twin.state_dict())
+    if suffix == "pth":
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
+    else:
+        save_file(state, tmp_path / "w.safetensors")
+    network = Network(ours, 3, 3, {"size": [side, side]})
+    initial = initial_weights(str(tmp_path / f"w.{suffix}"), target(network, RGB))
+    module = backend.build(network).eval()
+    assert initial is not None
+    initial.load_into(module)
+    layers = list(module.inner.get_classifier().parameters())
+    with torch.no_grad():
+        for parameter, (_, tensor) in zip(layers, list(state.items())[-2:], strict=True):
+            parameter.copy_(tensor)
+        batch = torch.randn(1, 3, side, side)
+        torch.testing.assert_close(module(batch), twin(batch))
+    encoder = "tu-" + ("swin_tiny_patch4_window7_224" if ours == "swin_t" else ours)
+    unet = Network("unet", 3, 3, {"encoder": encoder})
+    begins = initial_weights(str(tmp_path / f"w.{suffix}"), target(unet, RGB))
+    assert begins is not None and not {
+        name for name in encoder_names(unet) - set(begins.arrays) if not name.endswith("num_batches_tracked")
+    }
+
+
+def test_a_file_of_timm_fits_an_encoder_whose_steps_are_named_otherwise(tmp_path: Path) -> None:
+    state = timm.create_model("convnext_atto").state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    found = begun(tmp_path / "w.safetensors", target(Network("unet", 3, 3, {"encoder": "convnext_atto"}), RGB))
+    name = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(found[f"inner.encoder.model.stages_1.{name}"], state[f"stages.1.{name}"])
+
+
+def test_a_refusal_names_the_file_that_would_fit(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(DeepLearningError, match=r"a file of timm for swin_tiny.* or of torchvision for swin_t"):
+        begun(tmp_path / "w.pth", target(Network("swin_t", 3, 3), RGB))
+    with pytest.raises(DeepLearningError, match="or a file of timm for tf_efficientnetv2_b0"):
+        begun(tmp_path / "w.pth", target(Network("unet", 3, 3, {"encoder": "tu-tf_efficientnetv2_b0"}), RGB))
+
+
+@pytest.mark.parametrize("size", ((32, 64), (64, 64), (224, 224)))
+def test_what_a_transformer_knows_of_positions_is_kept_for_patches_of_another_size(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    rows = torch.arange(14.0)[:, None].expand(14, 14).reshape(-1, 1)
+    state["pos_embed"][0, 1:] = rows + torch.arange(192.0)
+    torch.save(state, tmp_path / "w.pth")
+    network = Network("vit_tiny_patch16_224", 3, 3, {"size": list(size)})
+    found = begun(tmp_path / "w.pth", target(network, RGB))["inner.pos_embed"]
+    assert torch.equal(found[0, 0], state["pos_embed"][0, 0])
+    grid = found[0, 1:].reshape(size[0] // 16, size[1] // 16, 192)
+    torch.testing.assert_close(grid, grid[:, :1].expand_as(grid))
+    assert (grid[1:] > grid[:-1]).all() and grid[0, 0, 0] >= -0.5 and abs(float(grid.mean()) - 6.5 - 95.5) < 1e-3
+
+
+def test_relative_positions_keep_their_meaning_in_smaller_windows(tmp_path: Path) -> None:
+    state = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
+    for name, table in state.items():
+        if name.endswith("relative_position_bias_table"):
+            table.copy_(torch.arange(-6.0, 7.0).repeat(13)[:, None].expand_as(table))
+    torch.save(state, tmp_path / "w.pth")
+    network = Network("swin_t", 3, 3, {"size": [64, 64]})
+    initial = initial_weights(str(tmp_path / "w.pth"), target(network, RGB))
+    assert initial is not None and "at random" not in initial.note
+    table = initial.arrays["inner.layers.2.blocks.0.attn.relative_position_bias_table"]
+    assert table.shape == (49, 12)
+    columns = table[:, 0].reshape(7, 7)
+    torch.testing.assert_close(columns[:, 2:5], torch.arange(-1.0, 2.0).expand(7, 3), atol=0.05, rtol=0)
+    assert (columns.diff(dim=1) > 0).all()
+
+
+def test_positions_of_patches_that_were_no_squares_begin_anew(tmp_path: Path) -> None:
+    network = Network("vit_tiny_patch16_224", 4, 3, {"size": [64, 64]})
+    directory = model(tmp_path / "m", network, BANDS, CLASSES, "patch")
+    card = dataclasses.replace(
+        _card(directory), patch=(32, 128), network=dataclasses.replace(network, options={"size": [32, 128]})
+    )
+    write_card(directory, card, "example")
+    small = dataclasses.replace(network, options={"size": [32, 32]})
+    initial = initial_weights(str(directory), target(small))
+    assert initial is not None and "inner.pos_embed" not in initial.arrays
+    assert "1 of its encoder do not" in initial.note

@@ -24,7 +24,10 @@ _PATIENCE = 5.0  # seconds
 _FREE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 
 # segmentation-models-pytorch does not say it in a form that a program could read.
-_TERMS_OF_ENCODERS = {"mit_b": "NVIDIA Source Code License for SegFormer, non-commercial"}
+_TERMS_OF_ENCODERS = {
+    "mit_b": "NVIDIA Source Code License for SegFormer, non-commercial",
+    "mobileone_s": "mobileone-license",
+}
 
 
 def imagenet_weights(network: Network) -> tuple[Mapping[str, Tensor], str]:

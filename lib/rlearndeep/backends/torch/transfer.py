@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from rlearndeep.backends import beginning
 from rlearndeep.backends.beginning import Learning, Source, Target, is_enough, note_of, read_model
+from rlearndeep.backends.torch.layouts import in_names_of, that_fits, unflattened
 from rlearndeep.backends.torch.networks import outlined
+from rlearndeep.backends.torch.positions import resampled_positions, tells_positions
 from rlearndeep.backends.torch.pretrained import imagenet_weights
 from rlearndeep.backends.torch.weights import read_tensors
 from rlearndeep.errors import DeepLearningError
@@ -76,7 +78,8 @@ def _of_model(directory: Path) -> Source[Tensor]:
     card = read_model(directory, "torch")
     tensors = read_tensors(directory / card.weights)
     classes = None if card.task == FEATURES else card.classes
-    return Source(tensors, f"'{directory}'", card.bands, classes, card.task)
+    rows, cols = card.patch
+    return Source(tensors, f"'{directory}'", card.bands, classes, card.task, square=rows == cols)
 
 
 def fitted(source: Source[Tensor], target: Target) -> Initial:
@@ -85,10 +88,13 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
     Raises:
         DeepLearningError: less than half of the encoder's tensors have a counterpart.
     """
-    expected = _shapes(target.network)
+    outline = outlined(target.network)
+    expected = {name: tensor.shape for name, tensor in outline.state_dict().items()}
     inputs = _changing(target.network, expected, bands=target.network.bands + 1)
     heads = _changing(target.network, expected, classes=target.network.classes + 1)
-    names = _matched(expected, source.arrays, inputs | heads)
+    source = replace(source, arrays=in_names_of(target.network, expected, source.arrays))
+    positions = {name for name in expected if source.square and tells_positions(name)}
+    names = _matched(expected, source.arrays, inputs | heads | positions)
     bands = source.bands or _assumed([source.arrays[names[name]] for name in names if name in inputs], target.bands)
     source = replace(source, bands=bands)
     tensors: dict[str, Tensor] = {}
@@ -102,13 +108,28 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
             turned = _turned(tensor, expected[name], bands, target.bands)
             if turned is not None:
                 tensors[name] = turned
-                renewed |= {name} if not torch.equal(turned, tensor.to(turned.dtype)) else set()
-        elif tensor.shape == expected[name]:
-            tensors[name] = tensor
-    _check(tensors, source, target, expected)
+                renewed |= set() if _are_the_same(target.bands, bands) else {name}
+        else:
+            tensors.update(_of_its_size(name, tensor, outline))
+    needed = _check(tensors, source, target, expected)
     taken = f"{len(_weighty({*tensors, *rows}))} of {len(_weighty(expected))} tensors"
-    note = note_of(source, target, taken, renewed, rows)
+    anew = sum(name not in tensors for name in needed if not name.startswith(_BRANCHES))
+    note = note_of(source, target, taken, renewed, rows, anew)
     return Initial(tensors, frozenset(renewed), rows, source.origin, note, source.licence)
+
+
+def _of_its_size(name: str, tensor: Tensor, outline: nn.Module) -> dict[str, Tensor]:
+    """The tensor by its name, resampled where it tells positions; nothing where it cannot be."""
+    owner, _, own = name.rpartition(".")
+    layer: Any = outline.get_submodule(owner)
+    resampled = tensor if tensor.shape == getattr(layer, own).shape else resampled_positions(tensor, own, layer)
+    return {} if resampled is None else {name: resampled}
+
+
+def _are_the_same(wanted: Sequence[Band], offered: Sequence[Band]) -> bool:
+    """Whether the bands differ in nothing but their order."""
+    met = counterparts(wanted, offered)
+    return len(wanted) == len(offered) and None not in met
 
 
 def _shapes(network: Network) -> dict[str, torch.Size]:
@@ -128,10 +149,11 @@ def _matched(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], fr
     """
     best: dict[str, str] = {}
     most = -1
+    known = {unflattened(name): name for name in found}
     for ours in _PREFIXES:
-        inside = [name for name in expected if name.startswith(ours)]
-        for theirs in _prefixes(found):
-            pairs = {name: theirs + name[len(ours) :] for name in inside if theirs + name[len(ours) :] in found}
+        inside = {name: unflattened(name[len(ours) :]) for name in expected if name.startswith(ours)}
+        for theirs in _prefixes(known):
+            pairs = {name: known[theirs + rest] for name, rest in inside.items() if theirs + rest in known}
             fits = {
                 name: other for name, other in pairs.items() if name in free or found[other].shape == expected[name]
             }
@@ -188,7 +210,8 @@ def _weighty(names: Iterable[str]) -> list[str]:
 
 def _check(
     tensors: Mapping[str, Tensor], source: Source[Tensor], target: Target, expected: Mapping[str, torch.Size]
-) -> None:
+) -> list[str]:
+    """Refuse weights that hardly fit; the names of the encoder's tensors."""
     belongs = encoder_of(target.network)
     needed = _weighty(name for name in expected if belongs(name))
     fitting = [name for name in needed if name in tensors]
@@ -203,8 +226,9 @@ def _check(
         raise DeepLearningError(
             f"Weights must fit the encoder of '{_title(target.network)}'; {len(fitting)} of its {len(needed)} tensors "
             f"have a counterpart of the same shape in {source.origin}. It needs {ours}; there are {theirs}. "
-            "Choose the architecture= and encoder= that the weights belong to, or other weights."
+            f"Choose the architecture= and encoder= that the weights belong to, or {that_fits(target.network)}."
         )
+    return needed
 
 
 def _some(names: Sequence[str]) -> str:
@@ -242,15 +266,15 @@ class Tuning(Learning):
     def of(cls, network: Network, initial: Initial | None, freeze: str, factor: float) -> Tuning:
         """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``.
 
-        A first layer that met new bands is not of the encoder, nor is what of a branch did not come with the weights:
-        it has to learn.
+        A first layer that met new bands is not of the encoder, nor is what did not come with the weights: it has to
+        learn.
         """
         if initial is None or (freeze == "none" and factor == 1):
             return cls.alike()
         belongs = encoder_of(network)
-        names = (name for name in _shapes(network) if belongs(name) and name not in initial.renewed)
-        names = (name for name in names if not name.startswith(_BRANCHES) or name in initial.arrays)
-        return cls.chosen(names, freeze, factor)
+        return cls.chosen(
+            (name for name in initial.arrays if belongs(name) and name not in initial.renewed), freeze, factor
+        )
 
     def groups(self, module: nn.Module, rate: float) -> list[dict[str, Any]]:
         """Groups of parameters for an optimizer: those that learn at the full rate first, then the encoder."""
@@ -274,6 +298,6 @@ class Tuning(Learning):
             if name in self.encoder:
                 parameter.requires_grad_(learns)
         for name, layer in module.named_modules():
-            own = [f"{name}.{part}" for part in (*layer._parameters, *layer._buffers)]
+            own = _weighty(f"{name}.{part}" for part in (*layer._parameters, *layer._buffers))
             if own and not any(layer.children()) and all(entry in self.encoder for entry in own):
                 layer.train(learns)
