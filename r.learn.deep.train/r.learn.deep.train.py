@@ -478,7 +478,8 @@ def job(options: dict, flags: dict) -> dict | None:
     from rlearndeep.learning.training import check_exportable, check_target, prepare, score_text, train
     from rlearndeep.patches import PatchDataset
 
-    if is_helper():
+    settings = from_options(options)
+    if is_helper(settings):
         os.environ["GRASS_VERBOSE"] = "-1"
     target, onnx = Path(options["model"]), Path(options["onnx"]) if options["onnx"] else None
     overwrite, resume = gs.overwrite(), flags["r"]
@@ -487,7 +488,6 @@ def job(options: dict, flags: dict) -> dict | None:
     if onnx:
         before = finished(target) if resume else None
         backend.check_onnx(onnx, overwrite or bool(before and before.onnx == onnx.absolute()))
-    settings = from_options(options)
     if options["patches"]:
         datasets = [PatchDataset.open(path) for path in options["patches"].split(",")]
         plan, (learn, text) = prepare(datasets, settings, backend), (partial(train, onnx=onnx), score_text)

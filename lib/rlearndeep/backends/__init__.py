@@ -65,17 +65,17 @@ class Processes(Protocol):
     def nodes(self) -> int: ...
 
 
-def is_helper(options: Processes | None = None) -> bool:
+def is_helper(options: Processes) -> bool:
     """Whether this process only helps the first one of a run on several devices or machines, and must be silent.
 
     Schedulers number processes that have nothing to do with each other, too.
 
     Args:
-        options: of the run; None where they are not known yet.
+        options: of the run.
     """
-    if options is not None and options.devices * options.nodes == 1:
-        return False
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return options.devices * options.nodes > 1 and any(
+        int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    )
 
 
 def require(module: str, purpose: str, package: str = "") -> ModuleType:

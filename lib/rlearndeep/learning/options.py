@@ -318,7 +318,7 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
     if architecture in ("mlp", "fusion"):
         options["unit"] = unit
     if "encoder" in allowed:
-        options.setdefault("encoder", "resnet18")
+        options.setdefault("encoder", "vit_small_patch16_224" if architecture == "dpt" else "resnet18")
         if architecture in _STEPWISE:
             options.setdefault("depth", _depth(options["encoder"], shape))
     elif unit == "patch" and architecture != "cnn":

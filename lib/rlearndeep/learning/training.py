@@ -171,7 +171,7 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     _check_answer(chosen.architecture, manifest.unit, backend)
     task = task_of(manifest, sites.classes, values["training"] if values else None)
     network = Network(chosen.architecture, len(sites.bands), task.outputs, {**(chosen.network or {}), **sites.network})
-    backend.check(network, chosen, manifest.task)
+    backend.check(network, chosen, manifest.task, manifest.reference.shape)
     initial = backend.initial_weights(
         chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
     )
@@ -252,7 +252,7 @@ def train(
         DeepLearningError: the target exists, training failed, or the interrupted run was another one.
     """
     folder = run_folder(target)
-    if is_helper():
+    if is_helper(plan.settings):
         if not (resume and finished(target)):
             fit(plan, folder, backend, progress, warn)
         return None

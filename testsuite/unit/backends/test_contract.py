@@ -288,6 +288,14 @@ def test_a_lack_of_memory_ends_training_with_keras_in_one_line(
         trained(tmp_path, one_thread("keras"), "patches", epochs=1, batch_size=16)
 
 
+def test_one_of_several_trainings_that_a_scheduler_numbers_writes_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: ModuleType
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    assert trained(tmp_path, backend, "cells", epochs=1)["epochs"] == 1
+    assert read_card(tmp_path / backend.FILE).network.architecture == "mlp"
+
+
 class _Accuracy:
     column, sign = "validation_accuracy", 1
 

@@ -65,7 +65,7 @@ def fake_backend(
     backend.__dict__.update(
         FILE="weights.safetensors",
         answers=lambda architecture: "patch" if architecture == "resnet18" else "cell",
-        check=lambda network, options, task: None,
+        check=lambda network, options, task, size=None: None,
         epochs_done=lambda folder: int((folder / "done").read_text()) if (folder / "done").is_file() else 0,
         initial_weights=lambda weights, target: None,
         Target=lambda *values: values,

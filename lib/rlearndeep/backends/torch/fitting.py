@@ -152,7 +152,7 @@ def check(network: Network, options: Options, task: str = "class", size: tuple[i
     dtype = choose_training_precision(options.precision, device)
     check_log(options.tensorboard)
     make_loss(options.loss, torch.ones(network.classes), task)
-    if size is None or is_helper():  # the first process speaks for all, and has its device for itself
+    if size is None or is_helper(options):  # the first process speaks for all, and has its device for itself
         build(network)
         return
     device = prepared_device(options)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rlearndeep.backends.machine import is_out_of_memory
 from rlearndeep.backends.torch.feeding import Batch, laid_out
 from rlearndeep.backends.torch.losses import make_loss
-from rlearndeep.backends.torch.machinery import is_out_of_memory, quietly
+from rlearndeep.backends.torch.machinery import quietly
 from rlearndeep.backends.torch.networks import build, first_line, has_encoder, noise_of, stride
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
@@ -37,7 +38,7 @@ def check_step(
     """
     module = build(network)
     try:
-        with quietly(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with quietly(device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             module = module.to(device).to(memory_format=torch.channels_last)
             _learn(module.train(), network, task, size, loss, device)
             if has_encoder(network):
