@@ -4,8 +4,9 @@
 benchmarks/prediction_peers.py [side of the square scene in cells, default 2048]
 
 Start-up, loading of the network and the export of the bands to a tiled GeoTIFF are not counted. The peers are a loop
-over windows with rasterio, the grid sampler of TorchGeo, and for a perceptron r.learn.predict of r.learn.ml2. Peers
-that are not installed are named as left out. They run in processes of their own, away from GRASS's libraries.
+over windows with rasterio, the grid sampler of TorchGeo, the learner of Raster Vision, and for a perceptron
+r.learn.predict of r.learn.ml2. Peers that are not installed are named as left out. They run in processes of their own,
+away from GRASS's libraries.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ BANDS, ROUNDS, TURNS = 5, 3, 5
 
 COMMON = """
 import sys, time
+from pathlib import Path
 import numpy as np, rasterio, torch
 import segmentation_models_pytorch as smp
 from safetensors.torch import load_file
@@ -54,7 +56,6 @@ print(time.perf_counter() - start)
 TORCHGEO = (
     COMMON
     + """
-from pathlib import Path
 from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset, stack_samples
 from torchgeo.samplers import GridGeoSampler
@@ -75,6 +76,39 @@ with rasterio.open(out, "w", **profile) as sink, torch.inference_mode():
             rows, cols = (min(256, profile[side] - first) for side, first in (("height", row), ("width", col)))
             sink.write(classes[:rows, :cols], 1, window=((row, row + rows), (col, col + cols)))
             done += 1
+print(time.perf_counter() - start)
+"""
+)
+
+
+RASTERVISION = (
+    COMMON
+    + """
+from rastervision.core.data import ClassConfig, RasterioSource, Scene, SemanticSegmentationLabels
+from rastervision.pytorch_learner import (
+    SemanticSegmentationGeoDataConfig, SemanticSegmentationLearner, SemanticSegmentationLearnerConfig,
+    SemanticSegmentationSlidingWindowGeoDataset, SolverConfig,
+)
+class Normalized(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = model
+    def forward(self, images):
+        return self.inner((images - 3000) / 500)
+start = time.perf_counter()
+classes = ClassConfig(names=[str(number) for number in range(7)], null_class="0")
+source = RasterioSource(stack, channel_order=list(range(5)))
+scene = Scene(id="scene", raster_source=source)
+dataset = SemanticSegmentationSlidingWindowGeoDataset(scene, size=256, stride=256, normalize=False)
+data = SemanticSegmentationGeoDataConfig(class_config=classes, img_sz=256, img_channels=5, num_workers=0)
+config = SemanticSegmentationLearnerConfig(data=data, solver=SolverConfig(batch_sz=4))
+learner = SemanticSegmentationLearner(config, model=Normalized(), training=False)
+shape = {"out_shape": (256, 256)}
+answers = learner.predict_dataset(dataset, raw_out=False, numpy_out=True, predict_kw=shape, progress_bar=False)
+labels = SemanticSegmentationLabels.from_predictions(
+    dataset.windows, answers, extent=source.extent, num_classes=7, smooth=False
+)
+labels.save(str(Path(out).with_suffix("")), source.crs_transformer, classes)
 print(time.perf_counter() - start)
 """
 )
@@ -188,6 +222,7 @@ def main(side: int) -> None:
             "rasterio loop": peer("rasterio", RASTERIO, arguments, side * side),
             "TorchGeo, no workers": peer("torchgeo", TORCHGEO, [*arguments, "0"], side * side),
             "TorchGeo, 2 workers": peer("torchgeo", TORCHGEO, [*arguments, "2"], side * side),
+            "Raster Vision": peer("rastervision.pytorch_learner", RASTERVISION, arguments, side * side),
         }
         best = max((speed for speed in found.values() if not isinstance(speed, str)), default=None)
         for name, speed in found.items():
