@@ -57,7 +57,7 @@ def prepared(part: Part, architecture: str, device: str) -> tuple[Network, Setti
     settings = Settings(
         architecture=architecture, epochs=2 * PAIRS, batch_size=BATCH, device=device, augment=("none",), nprocs=THREADS
     )
-    settings = resolved(settings, "cell", (64, 64), len(part))
+    settings = resolved(settings, "cell", part.read(np.arange(1))[0].shape[-2:], len(part))
     return Network(architecture, 5, len(CLASSES), dict(settings.network or {})), settings
 
 

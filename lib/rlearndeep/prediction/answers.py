@@ -74,7 +74,8 @@ class Subject:
             return confidence.entropy(outputs)
         if self.task == "presence":
             return confidence.binary_entropy(outputs)
-        return np.square((outputs[0] - np.float32(self.centre)) / np.float32(self.scale))
+        with np.errstate(over="ignore"):  # a model may say that its labels are near 0 and answer with anything
+            return np.square((outputs[0] - np.float32(self.centre)) / np.float32(self.scale))
 
     def spread(self, mean: NDArray[np.float32], inner: NDArray[np.float32]) -> NDArray[np.float32]:
         """Spread of answers from the mean of their outputs (K, ...) and the mean of their :meth:`inner` plane.

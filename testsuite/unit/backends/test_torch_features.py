@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from rlearndeep.backends.torch.features import head_weights
-from rlearndeep.backends.torch.networks import build
+from rlearndeep.backends.torch.networks import build, trial
 from rlearndeep.backends.torch.prediction import Predictor
+from rlearndeep.backends.torch.rewriting import in_precision
 from rlearndeep.model import ModelCard, Network
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
@@ -20,7 +21,9 @@ def predictor_of(architecture: str, unit: str, options: dict, dtype=torch.float3
         "torch", "w", network, unit, (Band("a"), Band("b")), Normalization("none"), classes, (40, 40), (1.0, 1.0)
     )
     torch.manual_seed(1)
-    return Predictor(build(network).eval(), torch.device("cpu"), dtype, card)
+    module = build(network).eval()
+    fast = module if dtype == torch.float32 else in_precision(dtype, module, module, trial(network, card.patch))
+    return Predictor(module, fast, torch.device("cpu"), dtype, card)
 
 
 @pytest.mark.parametrize(
