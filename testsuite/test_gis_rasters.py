@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from conftest import Grass
@@ -15,6 +18,18 @@ def cells(grass: Grass, name: str) -> NDArray:
     """Values of a raster as GRASS's own tools see them in the current region, NaN is null."""
     text = grass.ok("r.out.ascii", "-h", f"input={name}", "output=-", "null_value=nan")
     return np.array([line.split() for line in text.splitlines()], dtype=float)
+
+
+@contextmanager
+def masked(grass: Grass, mask: str) -> Iterator[None]:
+    """With a mask in the ``with`` block; without one where its name is empty."""
+    if mask:
+        grass.ok("r.mask", f"raster={mask}")
+    try:
+        yield
+    finally:
+        if mask:
+            grass.ok("r.mask", "-r")
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +69,7 @@ def test_virtual_rasters_are_read_ahead_while_others_are_read_and_written(
     virtual: Grass, names: list[str], alike: list[str], mask: str
 ) -> None:
     # Threads that met in GRASS's table of open files ended the process, or gave cells of other rows.
-    if mask:
-        virtual.ok("r.mask", f"raster={mask}")
-    try:
+    with masked(virtual, mask):
         answer = inside(
             virtual,
             f"""
@@ -85,9 +98,6 @@ def test_virtual_rasters_are_read_ahead_while_others_are_read_and_written(
             answer = same
             """,
         )
-    finally:
-        if mask:
-            virtual.ok("r.mask", "-r")
     assert answer == [True] * 40
 
 
@@ -103,9 +113,7 @@ def test_virtual_rasters_are_read_ahead_while_others_are_read_and_written(
     ],
 )
 def test_rows_are_written_beside_reading_unless_a_virtual_raster_is_read(virtual: Grass, name, mask, waits) -> None:
-    if mask:
-        virtual.ok("r.mask", f"raster={mask}")
-    try:
+    with masked(virtual, mask):
         answer = inside(
             virtual,
             f"""
@@ -120,18 +128,13 @@ def test_rows_are_written_beside_reading_unless_a_virtual_raster_is_read(virtual
                 writer.discard()
             """,
         )
-    finally:
-        if mask:
-            virtual.ok("r.mask", "-r")
     assert answer == waits
 
 
 @pytest.mark.parametrize("mask", ["", "tiles", "half"])
 @pytest.mark.parametrize("name", ["whole", "tiles", "classes", "half"])
 def test_nulls_are_found_in_all_kinds_of_rasters(virtual: Grass, name: str, mask: str) -> None:
-    if mask:
-        virtual.ok("r.mask", f"raster={mask}")
-    try:
+    with masked(virtual, mask):
         answer = inside(
             virtual,
             f"""
@@ -140,9 +143,6 @@ def test_nulls_are_found_in_all_kinds_of_rasters(virtual: Grass, name: str, mask
             answer = [np.array_equal(nulls, np.isnan(values)), int(nulls.sum())]
             """,
         )
-    finally:
-        if mask:
-            virtual.ok("r.mask", "-r")
     half = COLS // 2 * (COLS + 1)
     assert answer == [True, half if "half" in (name, mask) else COLS]
 
