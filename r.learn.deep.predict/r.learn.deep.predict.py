@@ -929,7 +929,7 @@ def print_report(report: dict) -> None:
         )
     print(line)
     print(_("Cells: {}, null: {}").format(report["cells"], report["null_cells"]))
-    print(_("Time: {:.1f} s, {:.3g} cells per second").format(report["seconds"], report["cells_per_second"]))
+    print(_("Time: {:.1f} s, {:,} cells per second").format(report["seconds"], report["cells_per_second"]))
     if "values" in report:
         values = report["values"]
         keys = ("minimum", "maximum", "mean", "stddev")

@@ -216,8 +216,8 @@ def test_epochs_score_and_time_left_are_told_unless_the_user_wants_quiet(grass: 
     told = {level: grass.run(*command, GRASS_VERBOSE=level, **ONE_THREAD).stderr.split("Epoch ")[1:] for level in "023"}
     assert 20 <= len(told["2"]) <= 32 and len(told["3"]) == 100 and told["0"] == []
     for place, number in ((0, 1), (-1, 100)):
-        text = " ".join(told["2"][place].split())
-        assert text.startswith(f"{number} of 100: training loss") and ", F1 " in text and " s left" in text
+        text = told["2"][place].splitlines()[0]
+        assert text.startswith(f"{number} of 100: loss") and ", F1 " in text and " s left" in text
 
 
 def _wait_for_epoch(state: Path, epoch: int, process: subprocess.Popen) -> None:

@@ -135,12 +135,18 @@ def _pretraining(history: Sequence[dict[str, Any]], scores: dict[str, Any]) -> l
     epochs = [row["epoch"] for row in history]
     for key, label in (("training_loss", "training"), ("validation_loss", "patches held out")):
         axes.plot(epochs, [row[key] for row in history], marker=".", label=label)
-    axes.axvline(scores["pretraining"]["best_epoch"], color="0.7", linestyle=":")
-    axes.set_xlabel("epoch")
+    _mark_epochs(axes, scores["pretraining"]["best_epoch"])
     axes.set_ylabel("contrastive loss")
     axes.legend()
     text = html.escape(outcome_text(scores["pretraining"]))
     return ["<h2>Pre-training</h2>", f"<pre>{text}</pre>", _image(figure, "curve of pre-training")]
+
+
+def _mark_epochs(axes: Any, best: int) -> None:
+    """Whole epochs along the axis, and a line at the best one."""
+    axes.axvline(best, color="0.7", linestyle=":")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch")
 
 
 def _figure(width: float, height: float) -> Any:
@@ -180,8 +186,7 @@ def _curve_figure(history: list[dict[str, Any]], best: int, measure: Measure) ->
         for key in keys:
             if history[0][key] is not None:
                 axes.plot(epochs, [row[key] for row in history], marker=".", label=key.replace("_", " "))
-        axes.axvline(best, color="0.7", linestyle=":")
-        axes.set_xlabel("epoch")
+        _mark_epochs(axes, best)
         if axes.lines[:-1]:
             axes.legend()
     if measure.sign > 0:

@@ -340,9 +340,10 @@ def score_text(scores: dict[str, Any]) -> str:
     name = next(part for part in reversed(PARTS) if scores["parts"][part])
     head = f"Scores of the {name} part, epoch {scores['best_epoch']} of {scores['epochs']}"
     text = f"{head}\n\n{score_table(scores['parts'][name])}"
+    last = min(LAST_EPOCHS, scores["epochs"])
     for key, label in (("f1_macro_last10", "F1 macro"), ("rmse_last10", "RMSE")):
         if scores.get(key) is not None:
-            text += f"\n\nValidation part, mean of the last {LAST_EPOCHS} epochs: {label} {scores[key]:.4g}"
+            text += f"\n\nValidation part, mean of the last {last} epochs: {label} {scores[key]:.4g}"
     return f"{text}\n\n{outcome_text(scores['pretraining'])}" if scores.get("pretraining") else text
 
 
@@ -395,9 +396,10 @@ def fit(
     measure = plan.task.measure
 
     def report(row: dict[str, Any]) -> None:
-        text = f"Epoch {row['epoch']} of {epochs}: training loss {row['training_loss']:.4f}"
+        # GRASS breaks lines of 80 characters and more.
+        text = f"Epoch {row['epoch']} of {epochs}: loss {row['training_loss']:.4f}"
         if row[measure.column] is not None:
-            text += f", validation loss {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
+            text += f", validation {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
         progress(row["epoch"], epochs, f"{text}, {time_left(row['epoch'], epochs, row['seconds'])}")
 
     return backend.fit(

@@ -179,7 +179,7 @@ def test_progress_tells_the_epoch_the_validation_score_and_the_time_that_is_left
     told: list[tuple[int, int, str]] = []
     training.fit(plan, tmp_path, backend, lambda *values: told.append(values))
     assert [values[:2] for values in told] == [(1, 41), (2, 41), (3, 41)]
-    assert told[0][2].startswith("Epoch 1 of 41: training loss 1.0000, validation loss 1.0000, F1 0.2500")
+    assert told[0][2].startswith("Epoch 1 of 41: loss 1.0000, validation 1.0000, F1 0.2500")
     assert [text.rpartition(", ")[2] for _, _, text in told] == [
         "1 h 0 min left",
         "58 min 30 s left",
@@ -235,7 +235,7 @@ def test_without_a_test_part_the_validation_part_is_reported(tmp_path: Path) -> 
     scores = trained(tmp_path, shares=(0.7, 0.3, 0.0))
     assert scores["parts"]["test"] is None
     assert training.score_text(scores).startswith("Scores of the validation part")
-    assert training.score_text(scores).endswith("mean of the last 10 epochs: F1 macro 0.5")
+    assert training.score_text(scores).endswith("mean of the last 3 epochs: F1 macro 0.5")
     only = trained(tmp_path / "only", shares=(1.0, 0.0, 0.0))
     assert training.score_text(only).startswith("Scores of the training part") and only["f1_macro_last10"] is None
 
