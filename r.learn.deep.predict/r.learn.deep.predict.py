@@ -73,6 +73,7 @@
 # % required: no
 # % label: Name for the map of classes or values
 # % description: Basename where a model says of each class whether it is there: <output>_<category>
+# % guisection: Required
 # %end
 
 # %option

@@ -3,7 +3,7 @@
 Every back-end is a module with the same functions::
 
     answers(architecture) -> "cell", "patch" or "either"
-    stride(network) -> cells
+    stride(network) -> cells; largest(network) -> sides of the largest picture it can be shown, or None
     check(network, options, task, size), which trains nothing
     build(network) -> network of the framework
     Target(network, bands, classes, task); initial_weights(choice, target) -> weights to begin with, or None

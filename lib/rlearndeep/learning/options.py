@@ -321,7 +321,7 @@ def _network_options(given: Mapping[str, Any], architecture: str, unit: str, sha
         options.setdefault("encoder", "vit_small_patch16_224" if architecture == "dpt" else "resnet18")
         if architecture in _STEPWISE:
             options.setdefault("depth", _depth(options["encoder"], shape))
-    elif unit == "patch" and architecture != "cnn":
+    if "encoder" in allowed or (unit == "patch" and architecture != "cnn"):
         options["size"] = list(shape)
     return options
 

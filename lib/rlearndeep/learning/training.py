@@ -504,9 +504,10 @@ def _finished(
 ) -> ModelCard:
     """The card with what can be known only of a trained network: its reach, what bf16 changes, what it knows."""
     part = plan.parts["validation"] if len(plan.parts["validation"]) else plan.parts["training"]
-    distance, largest = _surroundings(plan, part, predictor)
+    limit = backend.largest(plan.network)
+    distance, largest = _surroundings(plan, part, predictor, limit)
     images, _ = part.read(_some(len(part), max(_TRIAL_PATCHES, _TRIAL_CELLS // (plan.shape[0] * plan.shape[1]))))
-    if plan.unit == "cell" and not isinstance(images, Inputs):
+    if plan.unit == "cell" and not isinstance(images, Inputs) and limit is None:
         images = _side_by_side(images)
     changes = _changes(plan.task, predictor, backend.load(folder, card, plan.settings.device, "bf16"), images)
     space = feature_space(plan.parts["training"], plan.parts["validation"], predictor, plan.settings.seed)
@@ -516,8 +517,17 @@ def _finished(
     return replace(card, reach=distance, largest=largest, training=training, scores=scores)
 
 
-def _surroundings(plan: Plan, part: Part, predictor: Any) -> tuple[int | None, tuple[int, int] | None]:
-    """How far the network looks, and the largest input it can be given; see :class:`ModelCard`."""
+def _surroundings(
+    plan: Plan, part: Part, predictor: Any, limit: tuple[int, int] | None
+) -> tuple[int | None, tuple[int, int] | None]:
+    """How far the network looks, and the largest input it is to get; see :class:`ModelCard`.
+
+    Args:
+        plan: of the training.
+        part: whose patches it is shown.
+        predictor: of the network.
+        limit: the largest picture that it can be shown; None for any.
+    """
     if plan.network.architecture == FUSION:
         # Further sources lie around a place as in training only if the place is as large as in training.
         return (None if plan.unit == "patch" else min(plan.shape) // 2), plan.shape
@@ -525,7 +535,7 @@ def _surroundings(plan: Plan, part: Part, predictor: Any) -> tuple[int | None, t
         return None, None
     if plan.settings.architecture == "mlp":
         return 0, None
-    if suffers(part, predictor, plan.task, _FEW):
+    if limit or suffers(part, predictor, plan.task, _FEW):
         return min(plan.shape) // 2, plan.shape
     # 0 is for networks that cannot look around; one that hardly does so still gives tiles edges.
     distance = reach(predictor, part.read(_some(len(part), _FEW))[0], plan.target.std if plan.target else 1.0)

@@ -221,7 +221,8 @@ def test_options_say_which_sources() -> None:
         from_options({"resampling": "cubic"})
     options = from_options({"architecture": "fusion", "filters": "8", "blocks": "2", "dropout": "0.3"})
     network = resolved(options, "patch", (16, 16), 100).network
-    assert network == {"filters": 8, "blocks": 2, "dropout": 0.3, "unit": "patch", "encoder": "resnet18", "depth": 3}
+    given = {"filters": 8, "blocks": 2, "dropout": 0.3}
+    assert network == {**given, "unit": "patch", "encoder": "resnet18", "depth": 3, "size": [16, 16]}
 
 
 def test_a_batch_counts_the_cells_of_every_branch() -> None:

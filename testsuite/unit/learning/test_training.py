@@ -70,6 +70,7 @@ def fake_backend(
         initial_weights=lambda weights, target: None,
         Target=lambda *values: values,
         stride=lambda network: 1,
+        largest=lambda network: None,
         versions=lambda: {"torch": "0"},
         save=lambda module, file: file.write_bytes(b"weights"),
         load=lambda *_: Table(list(order)),

@@ -39,6 +39,11 @@ def stride(network: Network) -> int:
     return 2 ** unet_depth(network) if network.architecture in SEGMENTATION else 1
 
 
+def largest(network: Network) -> tuple[int, int] | None:
+    """Rows and columns of the largest picture that a network per cell can be shown: none of these has a limit."""
+    return None
+
+
 def gives_cells(network: Network) -> bool:
     """Whether each cell gets an answer."""
     where = answers(network.architecture)

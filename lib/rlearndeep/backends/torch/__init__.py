@@ -7,7 +7,7 @@ from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.running import Fitted
 from rlearndeep.backends.torch.contrast import Encoder, Pretrained, check_pretraining, pretrain
 from rlearndeep.backends.torch.fitting import check, fit
-from rlearndeep.backends.torch.networks import answers, build, stride
+from rlearndeep.backends.torch.networks import answers, build, largest, stride
 from rlearndeep.backends.torch.onnx import check_onnx, export_onnx
 from rlearndeep.backends.torch.prediction import Predictor, load
 from rlearndeep.backends.torch.transfer import Initial, initial_weights
@@ -30,6 +30,7 @@ __all__ = [
     "export_onnx",
     "fit",
     "initial_weights",
+    "largest",
     "load",
     "pretrain",
     "save",

@@ -23,7 +23,7 @@ from rlearndeep.backends.scalars import check_log
 from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.contrast_learner import Contrast, ContrastLearner
 from rlearndeep.backends.torch.devices import choose_device, describe
-from rlearndeep.backends.torch.feeding import Feed, laid_out
+from rlearndeep.backends.torch.feeding import Feed, laid_out, module_laid_out
 from rlearndeep.backends.torch.machinery import (
     choose_training_precision,
     make_fabric,
@@ -153,7 +153,7 @@ def pretrain(
 def _begun(network: Network, size: tuple[int, int], initial: Initial | None, seed: int) -> Contrast:
     """The encoder and the head before the first step."""
     torch.manual_seed(seed)
-    module = Contrast(network, size).to(memory_format=torch.channels_last)
+    module = module_laid_out(Contrast(network, size))
     if initial is not None:
         initial.load_into(module.trunk.network)
     return module

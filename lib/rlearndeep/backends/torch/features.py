@@ -78,10 +78,9 @@ def aligned(module: nn.Module, features: Tensor, axes: int, size: Sequence[int])
             return features.mean(dim=(-2, -1))
         return features.mean(dim=1) if features.dim() == 3 else features
     if isinstance(module, Padded):
-        padded = [max(module.smallest, -(-cells // module.multiple) * module.multiple) for cells in size]
         rows, cols = (
-            max(1, -(-cells * count // whole))
-            for cells, count, whole in zip(size, features.shape[-2:], padded, strict=True)
+            max(1, -(-cells * count // module.sides.enough(cells)))
+            for cells, count in zip(size, features.shape[-2:], strict=True)
         )
         features = features[..., :rows, :cols]
     return features

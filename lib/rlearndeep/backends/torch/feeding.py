@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Raw = tuple[Any, NDArray, NDArray]
 Batch = Tensor | Inputs
 """What a network gets: images, or several sources, normalised, on its device."""
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _ON_MPS = {torch.float64: torch.float32, torch.uint16: torch.int32, torch.uint32: torch.int64}
 """What holds values of types that MPS has not; a network computes in 32-bit floating point."""
@@ -109,6 +110,14 @@ def laid_out(images: Batch) -> Batch:
     if isinstance(images, Inputs):
         return replace(images, images=images.images.contiguous(memory_format=torch.channels_last))
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def module_laid_out(module: AnyModule) -> AnyModule:
+    """The same module with the weights of its convolutions in that layout; those over three axes have none of it."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def pieces(images: Batch, size: int) -> list[Batch]:

@@ -20,7 +20,7 @@ from rlearndeep.backends.running import Fitted, Measure, Objective, Options, Run
 from rlearndeep.backends.scalars import check_log
 from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.devices import choose_device, describe
-from rlearndeep.backends.torch.feeding import Feed
+from rlearndeep.backends.torch.feeding import Feed, module_laid_out
 from rlearndeep.backends.torch.learner import Learner
 from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.machinery import (
@@ -129,7 +129,7 @@ def _learner(
 def _begun(network: Network, initial: Initial | None, seed: int) -> nn.Module:
     """The network before the first step."""
     torch.manual_seed(seed)
-    module = build(network).to(memory_format=torch.channels_last)
+    module = module_laid_out(build(network))
     if initial is not None:
         initial.load_into(module)
     return module

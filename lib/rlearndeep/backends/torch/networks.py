@@ -17,7 +17,15 @@ from rlearndeep.backends.fusing import FUSION, Fusing
 from rlearndeep.backends.recipes import DECODER_WIDTHS, DEEPEST, listed, share, unet_depth, whole
 from rlearndeep.backends.torch.fusion import FusedCells, FusedPatches, FusedUnet, enlarged, noise
 from rlearndeep.backends.torch.libraries import library, quietly
-from rlearndeep.backends.torch.sizes import multiple_of_encoder, of_classifier, of_encoder, padding_of_classifier
+from rlearndeep.backends.torch.sizes import (
+    STRIDE,
+    Sides,
+    largest_of_encoder,
+    multiple_of_encoder,
+    of_classifier,
+    of_encoder,
+    sides_of_classifier,
+)
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 from rlearndeep.scene.inputs import Inputs
@@ -50,12 +58,15 @@ CLASSIFIERS = {
     "swin_b": "swin_base_patch4_window7_224",
 }
 
+# Its first layer turns red, green and blue into frequencies by rules that are not learned.
+_OF_THREE_BANDS = re.compile(r"csatv2")
+
 # One network halves its input again three times.
 _SMALLEST = {"pan": 128}
 
 # Names like hf-hub:... or local-dir:... would make timm read elsewhere.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_USUAL = "resnet18, resnet50 or efficientnet-b0"
+_USUAL = "resnet18, resnet50 or efficientnet-b0; architecture=dpt takes plain vision transformers"
 _SUITABLE = {TRANSFORMER: "encoder=vit_small_patch16_224 or encoder=vit_base_patch16_224"}
 _LARGEST_SIDE = 2048
 _TRIAL_SIDE = 64
@@ -97,7 +108,13 @@ def stride(network: Network) -> int:
     """
     if network.architecture == FUSION or is_own(network.architecture):
         return 1
-    return _multiple(network) if has_encoder(network) else 2**DEEPEST
+    return _sides(network).multiple if has_encoder(network) else STRIDE
+
+
+def largest(network: Network) -> tuple[int, int] | None:
+    """Rows and columns of the largest picture that a network per cell can be shown; None for any."""
+    side = _sides(network).largest if has_encoder(network) else None
+    return (side, side) if side else None
 
 
 def build(network: Network) -> nn.Module:
@@ -183,16 +200,18 @@ def published(network: Network) -> Mapping[str, Tensor]:
 class Padded(nn.Module):
     """A network whose input is padded at the lower and right edge, and whose scores per cell are cropped again.
 
+    Pictures of a classifier that are too large are made smaller.
+
     Args:
-        inner: network for inputs of at least ``smallest`` cells, in multiples of ``multiple``.
+        inner: network for inputs of some sides.
+        sides: of these inputs.
         mode: padding of ``torch.nn.functional.pad``.
     """
 
-    def __init__(self, inner: nn.Module, multiple: int, smallest: int, mode: str) -> None:
+    def __init__(self, inner: nn.Module, sides: Sides, mode: str) -> None:
         super().__init__()
         self.inner = inner
-        self.multiple = multiple
-        self.smallest = smallest
+        self.sides = sides
         self.mode = mode
 
     def forward(self, images: Tensor | Inputs) -> Tensor:
@@ -205,6 +224,10 @@ class Padded(nn.Module):
 
     def padded(self, images: Tensor) -> Tensor:
         """Images of a size that the inner network takes."""
+        largest = self.sides.largest
+        if largest and max(images.shape[-2:]) > largest:
+            size = (min(images.shape[-2], largest), min(images.shape[-1], largest))
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
         below, right = self._missing(images.shape[-2]), self._missing(images.shape[-1])
         return functional.pad(images, (0, right, 0, below), mode=self.mode) if below or right else images
 
@@ -213,13 +236,19 @@ class Padded(nn.Module):
         return enlarged(inputs, self.padded(inputs.images))
 
     def _missing(self, cells: int) -> int:
-        return max(self.smallest, -(-cells // self.multiple) * self.multiple) - cells
+        return self.sides.enough(cells) - cells
 
 
-def _padded(images: Tensor | Inputs, sides: tuple[int, int, int, int], mode: str) -> Tensor | Inputs:
-    if isinstance(images, Inputs):
-        return enlarged(images, functional.pad(images.images, sides, mode=mode))
-    return functional.pad(images, sides, mode=mode)
+class Mixed(Padded):
+    """A network of few bands, which a layer before it mixes from all of them."""
+
+    def __init__(self, inner: nn.Module, sides: Sides, mode: str, mixing: nn.Module) -> None:
+        super().__init__(inner, sides, mode)
+        self.mixing = mixing
+
+    def padded(self, images: Tensor) -> Tensor:
+        """The mixed bands, of a size that the inner network takes."""
+        return super().padded(self.mixing(images))
 
 
 class PerCell(nn.Sequential):
@@ -326,21 +355,24 @@ def _encoder_name(segmentation: Any, network: Network) -> str:
     return f"tu-{name}"
 
 
-def _multiple(network: Network) -> int:
-    return multiple_of_encoder(name_in_timm(network), unet_depth(network))
+def _sides(network: Network) -> Sides:
+    """Of the input of a network with an encoder."""
+    name = name_in_timm(network)
+    multiple, most = multiple_of_encoder(name, unet_depth(network)), largest_of_encoder(name, _size(network))
+    if network.architecture == TRANSFORMER:
+        return Sides(multiple, multiple)
+    return Sides(multiple, most or _SMALLEST.get(network.architecture, multiple), most)
 
 
 def _segmentation(network: Network) -> nn.Module:
-    inner = _of_segmentation(network, SEGMENTATION[network.architecture])
-    multiple = _multiple(network)
-    return Padded(inner, multiple, _SMALLEST.get(network.architecture, multiple), "replicate")
+    return Padded(_of_segmentation(network, SEGMENTATION[network.architecture]), _sides(network), "replicate")
 
 
 def _of_segmentation(network: Network, kind: str) -> Any:
     """A network of a class of segmentation-models-pytorch."""
     segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
     encoder, depth = _encoder_name(segmentation, network), unet_depth(network)
-    steps: dict[str, Any] = of_encoder(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else {}
+    steps = of_encoder(name, _size(network)) if (name := name_in_timm(network)) else {}
     if network.architecture == TRANSFORMER:
         steps = {"dynamic_img_size": True}
     if depth != DEEPEST:
@@ -368,19 +400,19 @@ def _fusion(network: Network) -> nn.Module:
     recipe = Fusing.of(network)
     if not recipe.reference:
         kind = FusedPatches(recipe, network.classes, None) if recipe.per_patch else FusedCells(recipe, network.classes)
-        return Padded(kind, 1, 1, "replicate")
-    inner = _of_segmentation(network, FUSION_DECODER)
-    multiple = _multiple(network)
+        return Padded(kind, Sides(1, 1), "replicate")
+    inner, sides = _of_segmentation(network, FUSION_DECODER), _sides(network)
     if recipe.per_patch:
-        return Padded(FusedPatches(recipe, network.classes, inner.encoder), multiple, multiple, "replicate")
-    return Padded(FusedUnet(recipe, inner), multiple, multiple, "replicate")
+        return Padded(FusedPatches(recipe, network.classes, inner.encoder), sides, "replicate")
+    return Padded(FusedUnet(recipe, inner), sides, "replicate")
 
 
 def _classifier(network: Network) -> nn.Module:
-    inner, name = _of_timm(network, pretrained=False), name_in_timm(network)
-    config = library("timm", f"The architecture '{network.architecture}'").get_pretrained_cfg(name)
-    multiple, smallest = padding_of_classifier(name, config, _timm_arguments(network))
-    return Padded(inner, multiple, smallest, "constant")
+    inner, arguments = _of_timm(network, pretrained=False), _timm_arguments(network)
+    sides = sides_of_classifier(name_in_timm(network), arguments)
+    if arguments["in_chans"] != network.bands:
+        return Mixed(inner, sides, "constant", nn.Conv2d(network.bands, arguments["in_chans"], 1))
+    return Padded(inner, sides, "constant")
 
 
 def _of_timm(network: Network, pretrained: bool) -> Any:
@@ -406,11 +438,16 @@ def _timm_arguments(network: Network) -> dict[str, Any]:
             f"The architecture must be one of {', '.join(sorted([*_OWN, FUSION, *SEGMENTATION, *CLASSIFIERS]))} or a "
             f"model of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
         )
-    arguments: dict[str, Any] = {"in_chans": network.bands, "num_classes": network.classes}
+    bands = 3 if _OF_THREE_BANDS.match(name) else network.bands
+    arguments: dict[str, Any] = {"in_chans": bands, "num_classes": network.classes}
     arguments["drop_rate"] = share(network.options.get("dropout", 0.0))
-    size = listed(network.options.get("size", [224, 224]), "size")
-    sides = [whole(side, "size", _LARGEST_SIDE) for side in size]
-    return arguments | of_classifier(name, timm.get_pretrained_cfg(name), (sides[0], sides[-1]))
+    return arguments | of_classifier(name, timm.get_pretrained_cfg(name), _size(network))
+
+
+def _size(network: Network) -> tuple[int, int]:
+    """Rows and columns of the patches that it learns from."""
+    sides = [whole(side, "size", _LARGEST_SIDE) for side in listed(network.options.get("size", [224, 224]), "size")]
+    return sides[0], sides[-1]
 
 
 def first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, is_out_of_memory, keep_memory
 from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
-from rlearndeep.backends.torch.feeding import Batch, laid_out
+from rlearndeep.backends.torch.feeding import Batch, laid_out, module_laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.networks import answers, trial
 from rlearndeep.backends.torch.rewriting import in_precision, rewrite
@@ -43,8 +43,7 @@ class Predictor:
     ) -> None:
         """``fast`` is the network for autocast to ``dtype``; ``module`` itself where that is 32-bit floating point."""
         self._module, self._fast = (
-            network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-            for network in (module, fast)
+            module_laid_out(network.eval().requires_grad_(False).to(device)) for network in (module, fast)
         )
         self._device = device
         self._dtype = dtype

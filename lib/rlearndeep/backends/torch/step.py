@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from rlearndeep.backends.machine import is_out_of_memory
-from rlearndeep.backends.torch.feeding import Batch, laid_out
+from rlearndeep.backends.torch.feeding import Batch, laid_out, module_laid_out
 from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.machinery import quietly
-from rlearndeep.backends.torch.networks import build, first_line, has_encoder, noise_of, stride
+from rlearndeep.backends.torch.networks import build, first_line, has_encoder, largest, noise_of, stride
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 
@@ -39,9 +39,9 @@ def check_step(
     module = build(network)
     try:
         with quietly(device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            module = module.to(device).to(memory_format=torch.channels_last)
+            module = module_laid_out(module.to(device))
             _learn(module.train(), network, task, size, loss, device)
-            if has_encoder(network):
+            if has_encoder(network) and not largest(network):
                 _look_further(module.eval(), network, size, device)
     except _FAILURES as error:
         if isinstance(error, DeepLearningError):
