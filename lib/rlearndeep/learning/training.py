@@ -294,9 +294,12 @@ def _trained(
         scores = {**_scores(plan, fitted, predictor), **_gain(plan, found, backend)}
         card = _finished(card, plan, backend, predictor, folder, scores)
         if card.largest and not card.branches:
+            why = "Within a larger picture the network does worse than in patches of its own"
+            if backend.largest(plan.network):
+                why = "The network is made for pictures of one size"
             warn(
-                "Within a larger picture the network does worse than in patches of its own: maps will be made from "
-                "tiles of the size of a patch. For better ones, sample larger patches (size=)."
+                f"{why}: maps will be made from tiles of the size of a patch. For better ones, sample larger patches "
+                "(size=)."
             )
         write_history(folder / "history.csv", fitted.history)
         if found is not None:

@@ -151,6 +151,25 @@ def test_a_network_that_is_lost_in_larger_pictures_is_kept_to_patches_and_the_us
     assert any("tiles of the size of a patch" in text for text in said)
 
 
+class OfOneSize(Table):
+    """Fails with any other patch than of 16 x 16 cells."""
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        assert batch.shape[2:] == (16, 16)
+        return super().predict(batch)
+
+
+def test_a_network_made_for_one_size_is_shown_no_other(tmp_path: Path) -> None:
+    backend = fake_backend()
+    backend.load = lambda *_: OfOneSize([0, 1, 2])
+    backend.largest = lambda network: (16, 16)
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+    said: list[str] = []
+    training.train(plan, tmp_path / "model", backend, command="r.learn.deep.train ...", warn=said.append)
+    assert read_card(tmp_path / "model").largest == (16, 16)
+    assert any("made for pictures of one size" in text for text in said)
+
+
 def test_small_patches_are_laid_side_by_side_without_mixing_their_cells() -> None:
     images = np.arange(5 * 2 * 40 * 30, dtype=np.float32).reshape(5, 2, 40, 30)
     picture = training._side_by_side(images)
