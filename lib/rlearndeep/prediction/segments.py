@@ -301,16 +301,23 @@ def table_file(path: Path, lines: Iterable[str]) -> Iterator[None]:
     """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(hidden, "w", encoding="utf-8") as stream:
+        with _writing(path), open(hidden, "w", encoding="utf-8") as stream:
             stream.writelines(lines)
             stream.flush()
             os.fsync(stream.fileno())
+        yield
+        with _writing(path):
+            hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make one message of what the disk may say."""
+    try:
+        yield
     except OSError as error:
         raise DeepLearningError(
             f"The table must be writable; '{path}' is not ({error.strerror or error}). Choose another place."
         ) from error
-    try:
-        yield
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)

@@ -107,6 +107,30 @@ def test_a_table_appears_whole_or_not_at_all(tmp_path):
         pass
 
 
+def full_disk():
+    yield "first line\n"
+    raise OSError(28, "No space left on device")
+
+
+def interrupted():
+    yield "first line\n"
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("lines", "error"), [(full_disk, DeepLearningError), (interrupted, KeyboardInterrupt)])
+def test_a_table_that_cannot_be_written_to_its_end_leaves_nothing(tmp_path, lines, error):
+    with pytest.raises(error), table_file(tmp_path / "table.csv", lines()):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_whose_place_was_taken_meanwhile_is_refused_in_one_line(tmp_path):
+    file = tmp_path / "table.csv"
+    with pytest.raises(DeepLearningError, match=r"'.*table\.csv' is not \("), table_file(file, ["x"]):
+        file.mkdir()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
 def test_a_table_of_many_segments_has_a_line_for_each(monkeypatch):
     ids = np.arange(1, 11).reshape(2, 5)
     sums = SegmentSums(SegmentIndex.of([ids]), SUBJECT)
