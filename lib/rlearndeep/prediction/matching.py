@@ -134,7 +134,8 @@ def _assign(cards: Sequence[ModelCard], offers: Sequence[Offer]) -> dict[str, in
     names = _names(cards)
     must = {source.name for card in cards for source in card.stacked}
     fitting = [[name for name in names if _fits(cards, name, offer)] for offer in offers]
-    for chosen in _choices(fitting, ()):
+    serving = [[number for number, fit in enumerate(fitting) if name in fit] for name in must]
+    for chosen in () if _crowded(fitting) or _crowded(serving) else _choices(fitting, ()):
         if must <= set(chosen):
             return {name: chosen.index(name) for name in names if name in chosen}
     raise DeepLearningError(
@@ -142,6 +143,11 @@ def _assign(cards: Sequence[ModelCard], offers: Sequence[Offer]) -> dict[str, in
         f"beside the reference: {_given(offers)}. Give auxiliary= and series= as in training, in groups with maps of "
         "the same semantic labels (r.semantic.label) or names."
     )
+
+
+def _crowded(partners: Sequence[Sequence]) -> bool:
+    """Whether more of them have the same partners, and no others, than there are; to try all ways would take ages."""
+    return any(partners.count(own) > len(own) for own in partners)
 
 
 def _choices(fitting: Sequence[Sequence[str]], taken: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,17 @@ def test_what_fits_no_source_is_refused_with_both_sides(sources, offers, message
     with pytest.raises(DeepLearningError, match=message) as refusal:
         arrange([card_of(*sources)], REFERENCE, offers)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("given", (11, 13))
+def test_one_of_many_sources_with_the_same_bands_too_few_or_too_many_is_refused_at_once(given):
+    months = [source(f"auxiliary{month}", "vv", use="nearest") for month in range(1, 13)]
+    offers = [Offer(f"radar{month}", bands("vv")) for month in range(13)]
+    assert len(arrange([card_of(*months)], REFERENCE, offers[:12]).offers) == 12
+    started = time.monotonic()
+    with pytest.raises(DeepLearningError, match="Further sources must match"):
+        arrange([card_of(*months)], REFERENCE, offers[:given])
+    assert time.monotonic() - started < 5
 
 
 def test_missing_bands_of_the_reference_are_those_of_the_reference_alone():
