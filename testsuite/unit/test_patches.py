@@ -220,6 +220,7 @@ def test_removed_patches_are_gone_and_all_others_stay(tmp_path, count, data):
         lambda path: (path / "dataset.json").write_text("[]"),
         lambda path: edit(path, lambda values: values.pop("sources")),
         lambda path: edit(path, lambda values: values["region"].pop("rows")),
+        lambda path: edit(path, lambda values: values["sources"][0].update(bands=["red"])),
     ],
 )
 def test_damage_is_one_sentence_with_the_way_out(tmp_path, damage):

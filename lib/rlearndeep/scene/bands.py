@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.scene.plain import listed, number, text, whole
+from rlearndeep.scene.plain import listed, mapping, number, text, whole
 
 STANDARDIZE = ("band", "cell", "none")
 
@@ -38,7 +38,7 @@ class Band:
     @classmethod
     def from_json(cls, values: dict) -> Band:
         """Inverse of :meth:`to_json`."""
-        label = values.get("semantic_label")
+        label = mapping(values).get("semantic_label")
         return cls(text(values["name"]), None if label is None else text(label))
 
 
