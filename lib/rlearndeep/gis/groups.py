@@ -10,7 +10,7 @@ import grass.script as gs
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.rasters import RasterInfo, raster_info
 from rlearndeep.gis.session import libraries
-from rlearndeep.scene.bands import Band, match_bands
+from rlearndeep.scene.bands import Band, listed_bands, match_bands
 from rlearndeep.scene.geometry import Region
 
 
@@ -81,9 +81,9 @@ def _in_order_of(first: Group, other: Group) -> Group:
                 rasters=tuple(other.rasters[position] for position in order),
                 bands=tuple(other.bands[position] for position in order),
             )
-    mine, theirs = (f"{len(group.bands)} [{', '.join(map(str, group.bands))}]" for group in (first, other))
     raise DeepLearningError(
-        f"Groups of several dates must have the same bands; <{first.name}> has {mine}, <{other.name}> has {theirs}. "
+        f"Groups of several dates must have the same bands; <{first.name}> has {listed_bands(first.bands)}, "
+        f"<{other.name}> has {listed_bands(other.bands)}. "
         "Set semantic labels with r.semantic.label, so that bands are known whatever their maps are called."
     )
 
