@@ -52,7 +52,7 @@ class Layer:
     Until they are written, finished rows of maps with few values are kept as small integers: a journal writes them too.
 
     Attributes:
-        kind: one of ``KINDS``; scores, certainties and novelty are rounded to 0.001, values are not.
+        kind: one of ``KINDS``; scores, certainties and novelty are rounded to 0.001, values and their spread are not.
         class_index: whose presence or probability.
     """
 
@@ -91,7 +91,7 @@ class Layer:
             return np.where(cells.valid, present, np.uint8(2))
         score = self._score(cells)
         if not self._in_steps(cells.question.subject):
-            values = score.copy() if self.kind == "value" else np.round(score, _DECIMALS)
+            values = np.round(score, _DECIMALS) if self.kind == "novelty" else score.copy()
             values[~cells.valid] = np.nan
             return values
         with np.errstate(invalid="ignore"):  # cells that are not valid may be anything

@@ -135,7 +135,14 @@ def test_values_are_written_as_they_are_and_summed_up():
     assert tally.statistics.mean == pytest.approx(100.11728, rel=1e-6)
 
 
-def test_a_value_that_is_no_number_is_refused():
+def test_small_values_keep_their_spread():
+    subject = Subject("value", ClassTable(()), 0.0, 1e-3)
+    maps, _ = three_rows(subject, [[1e-3, 0.0, 0.0], [1.04, 0.09, 0.0]], (Layer("value"), Layer("spread")), spread=True)
+    np.testing.assert_allclose(maps[1][:2], [2e-4, 3e-4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("absurd", (np.nan, np.inf, -np.inf))
+def test_a_value_that_is_no_number_is_refused(absurd: float) -> None:
     with pytest.raises(DeepLearningError, match="must answer with numbers"):
         three_rows(Subject("value", ClassTable(())), [[1.0, np.nan, np.nan]], (Layer("value"),))
     three_rows(Subject("value", ClassTable(())), [[1.0, 1.0, np.nan]], (Layer("value"),))
