@@ -39,9 +39,9 @@ def check_numbers(values: Scores, valid: NDArray[np.bool_]) -> None:
     Raises:
         DeepLearningError: it did not.
     """
-    if np.isnan(values).any() and np.isnan(values[valid]).any():
+    if not np.isfinite(values).all() and not np.isfinite(values[valid]).all():
         raise DeepLearningError(
-            "A network must answer with numbers; it gave NaN for cells with data. "
+            "A network must answer with numbers; it gave NaN or infinity for cells with data. "
             "Check the group for absurd values, try precision=32, or train the model again."
         )
 

@@ -144,8 +144,8 @@ def test_small_values_keep_their_spread():
 @pytest.mark.parametrize("absurd", (np.nan, np.inf, -np.inf))
 def test_a_value_that_is_no_number_is_refused(absurd: float) -> None:
     with pytest.raises(DeepLearningError, match="must answer with numbers"):
-        three_rows(Subject("value", ClassTable(())), [[1.0, np.nan, np.nan]], (Layer("value"),))
-    three_rows(Subject("value", ClassTable(())), [[1.0, 1.0, np.nan]], (Layer("value"),))
+        three_rows(Subject("value", ClassTable(())), [[1.0, absurd, np.nan]], (Layer("value"),))
+    three_rows(Subject("value", ClassTable(())), [[1.0, 1.0, absurd]], (Layer("value"),))
 
 
 def test_the_statistics_of_values_are_those_of_all_rows():
