@@ -665,10 +665,10 @@ def remote(library: str, request: dict, piece: tuple | None) -> object:
     def opened() -> tuple:
         join_session(request["session"])
         work = settle(read_options(request["options"], request["flags"]), Region.from_json(request["region"]))
-        stack = ExitStack()
-        source, _segments = open_source(work, stack)
-        job = load_job(work, source, request["precision"])
-        return stack, job, Here(job)
+        with ExitStack() as stack:
+            source, _segments = open_source(work, stack)
+            job = load_job(work, source, request["precision"])
+            return stack.pop_all(), job, Here(job)
 
     with kept(repr(request), opened, lambda old: old[0].close()) as (_stack, job, here):
         return about(job) if piece is None else here.chunk(piece)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
+from test_gis import inside
 from test_r_learn_deep_predict import (  # noqa: F401 - a fixture
     TOOL,
     _free_port,
@@ -75,6 +77,48 @@ def test_a_worker_sees_maps_models_and_masks_that_changed_since_the_last_predict
             grass.ok("r.mapcalc", f"seen = if({rows}, 1, null())", "--overwrite")
             grass.ok("r.mask", "raster=seen", "--overwrite")
             compare()
+
+
+def test_a_worker_serves_one_project_after_another(grass, new_project, models, tmp_path):  # noqa: F811
+    globe = new_project("EPSG:4326")
+    for project in (grass, globe):
+        make_scene(project)
+    with dask(grass, tmp_path) as (address, _):
+        for project in (grass, globe, grass):
+            given = [*arguments(models), "--overwrite"]
+            project.ok(TOOL, *given, f"scheduler={address}")
+            project.ok(TOOL, *arguments(models, output="here"), "--overwrite")
+            np.testing.assert_array_equal(cells(project, "map"), cells(project, "here"))
+
+
+def test_a_worker_closes_the_maps_of_a_model_that_it_cannot_load(grass, models, tmp_path):  # noqa: F811
+    make_scene(grass)
+    shutil.copytree(models / "known", tmp_path / "broken")
+    (tmp_path / "broken" / "weights.safetensors").write_bytes(b"")
+    tool = next((ROOT / TOOL).glob("*.py"))
+    left_open = inside(
+        grass,
+        f"""
+        import sys
+        from importlib.util import module_from_spec, spec_from_file_location
+        from rlearndeep.gis import rasters
+        from rlearndeep.gis.session import session_of
+        place = spec_from_file_location("tool", {str(tool)!r})
+        tool = sys.modules["tool"] = module_from_spec(place)
+        place.loader.exec_module(tool)
+        given = dict.fromkeys(tool.Settings.__annotations__, "")
+        options = given | dict(group="scene", model={str(tmp_path / "broken")!r}, output="map", probabilities="",
+            batch_size="auto", memory="1000", nprocs="0", blend="linear", augment="none", precision="32", device="cpu",
+            **dict.fromkeys(("margin", "confidence", "entropy", "spread", "novelty", "segments_output"), ""))
+        request = dict(options=options, flags=dict(r=False), region=region.to_json(), precision="32",
+            session=session_of(), run="")
+        try:
+            tool.remote("", request, None)
+        except DeepLearningError as error:
+            answer = [len(rasters._open_stacks), "weights" in str(error)]
+        """,
+    )
+    assert left_open == [0, True]
 
 
 def test_rows_outlive_a_scheduler_that_dies(grass, models, tmp_path):  # noqa: F811

@@ -211,7 +211,7 @@ class RasterStack:
         """Open the files in their window, unless they are open; those of stacks with another window are closed."""
         global _input_window
         _, libraster, _ = libraries()
-        if _input_window != self._window:
+        if _input_window != self._window or not _open_stacks:  # the same window may be one of another project
             for stack in _open_stacks:
                 stack._close_files()
             libraster.Rast_set_input_window(ctypes.byref(cell_head(self._window)))

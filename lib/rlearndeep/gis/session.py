@@ -274,6 +274,7 @@ def join_session(session: dict[str, str]) -> None:
     os.environ[MASK_VARIABLE] = session[MASK_VARIABLE]
     set_session(session)
 
+    libraries()[0].G_unset_window()  # GRASS reads a region once, and the projection with it
 
 def set_session(session: dict[str, str]) -> None:
     """Where the C library of this process looks for maps, and writes them."""
