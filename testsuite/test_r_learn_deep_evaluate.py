@@ -199,6 +199,14 @@ def test_difference_map_has_pairs_labels_and_history(small):
     assert TOOL in small.ok("r.info", "-h", "map=pairs")
 
 
+def test_labels_with_separators_stand_in_a_difference_map(small):
+    for name in ("good", "truth"):
+        small.ok("g.copy", f"raster={name},{name}_named")
+        small.ok("r.category", f"map={name}_named", "separator=tab", "rules=-", stdin="1\twater: open\n2\ta|b, c\n")
+    small.ok(TOOL, "input=good_named", "reference=truth_named", "difference=named_pairs")
+    assert "21\ta|b, c mapped as water: open" in small.ok("r.category", "map=named_pairs", "separator=tab")
+
+
 def test_virtual_maps_score_and_differ_like_those_they_are_made_of(small):
     for name in ("good", "truth"):
         for half, south in (("upper", 2), ("lower", 0)):

@@ -430,8 +430,8 @@ def check_new_raster(name: str, overwrite: bool) -> None:
 def write_class_table(name: str, classes: ClassTable) -> None:
     """Give a class map the categories, labels and colours of its classes."""
     entries = list(zip(classes, classes.labels, classes.colors, strict=True))
-    labels = "".join(f"{entry.category}:{label}\n" for entry, label, _ in entries)
-    gs.write_command("r.category", map=name, separator=":", rules="-", stdin=labels, quiet=True)
+    labels = "".join(f"{entry.category}\t{' '.join(label.split())}\n" for entry, label, _ in entries)
+    gs.write_command("r.category", map=name, separator="tab", rules="-", stdin=labels, quiet=True)
     colors = "".join(f"{entry.category} {red}:{green}:{blue}\n" for entry, _, (red, green, blue) in entries)
     gs.write_command("r.colors", map=name, rules="-", stdin=colors, quiet=True)
 
