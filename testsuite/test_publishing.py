@@ -38,7 +38,7 @@ def make(before=lambda: None, **more):
             maps.open(name, "int32").write(np.full(region.shape, 7))
         before()
         with uninterrupted():
-            maps.publish({name: Description(name, **{**about, **more}) for name in NAMES})
+            maps.publish({name: Description(**{"title": name, **about, **more}) for name in NAMES})
 """
 
 
@@ -87,10 +87,44 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
     assert [file.name for file in (small.mapset / KEEPER).iterdir()] == ["lock"]
 
 
+def test_cells_that_grass_cannot_move_publish_nothing(small: Grass) -> None:
+    before = known(small)
+    status = inside(
+        small,
+        PREPARED
+        + f"""
+from pathlib import Path
+
+def blocked():
+    (stage,) = Path({str(small.mapset / KEEPER)!r}).glob("new_*")
+    (stage / "cell" / "one" / "in the way").mkdir(parents=True)
+
+child = os.fork()
+if child == 0:
+    make(blocked)
+    os._exit(0)
+answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+""",
+    )
+    assert status == 1
+    assert known(small) == before
+    assert [file.name for file in (small.mapset / KEEPER).iterdir()] == ["lock"]
+
+
+def test_texts_of_any_kind_become_lines(small: Grass) -> None:
+    labels = {1: "ä" * 1500, 2: " ", 3: "two\nlines", 4: "50%s"}
+    texts = {"title": "of\n" + 400 * "model, ", "units": "metres\na day", "source": "a\ngroup", "labels": labels}
+    inside(small, PREPARED + f"make(**{texts!r})\nanswer = 0")
+    listed = small.ok("r.category", "map=one", "cats=1-4", "separator=pipe")
+    assert listed.splitlines() == [f"1|{'ä' * 500}", "2|", "3|two lines", "4|50%s"]
+    known = small.ok("r.info", "-e", "map=one")
+    assert 'title="of model, model,' in known and "units=metres a day\n" in known and 'source1="a group"' in known
+
+
 @pytest.mark.parametrize("same", [0.0, 5.0, 1e-30, -3e38])
 def test_a_map_with_one_value_has_colours(small: Grass, same: float) -> None:
     inside(small, PREPARED + f"make(ramp=viridis({same}, {same}))\nanswer = 0")
-    assert "older" not in small.ok("r.info", "map=two")
+    assert "older" not in small.ok("r.info", "map=two") and (small.mapset / "colr" / "two").is_file()
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])

@@ -31,6 +31,8 @@ from rlearndeep.gis.session import (
     session_of,
     set_session,
     warnings_end,
+_LONGEST = 1000  # bytes; GRASS reads lines of categories into 1024, with the number before the label
+
 )
 from rlearndeep.gis.staging import KEEPER, Stage
 from rlearndeep.scene.classes import ClassTable, Color
@@ -161,6 +163,8 @@ def uninterrupted() -> Iterator[None]:
 def describe(name: str, description: Description, mapset: str) -> None:
     """Write the labels, colours, units and history of a raster; the history tells the mapset it is for.
 
+    Texts become lines of at most 1000 bytes; a category whose label is blank has none.
+
     Raises:
         DeepLearningError: not all was written, of which GRASS says nothing.
     """
@@ -168,15 +172,16 @@ def describe(name: str, description: Description, mapset: str) -> None:
     _write_labels(name, description)
     if description.colors or description.ramp:
         _write_colors(name, description)
-    if description.units:
-        libraster.Rast_write_units(name, description.units)
+    units = _line(description.units)
+    if units:
+        libraster.Rast_write_units(name, units)
         _check(name, libraster.Rast_read_units(name, libgis.G_mapset()))
     history = libraster.struct_History()
     libraster.Rast_short_history(name, "raster", ctypes.byref(history))
     libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_MAPSET, mapset)
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_TITLE, description.title)
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_DATSRC_1, description.source)
-    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_KEYWRD, description.note)
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_TITLE, _line(description.title))
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_DATSRC_1, _line(description.source))
+    libraster.Rast_set_history(ctypes.byref(history), libraster.HIST_KEYWRD, _line(description.note))
     libraster.Rast_append_history(ctypes.byref(history), command_line())
     lines = libraster.Rast_history_length(ctypes.byref(history))
     libraster.Rast_write_history(name, ctypes.byref(history))
@@ -187,13 +192,19 @@ def describe(name: str, description: Description, mapset: str) -> None:
 def _write_labels(name: str, description: Description) -> None:
     libgis, libraster, _ = libraries()
     categories = libraster.struct_Categories()
-    libraster.Rast_init_cats(description.title, ctypes.byref(categories))
-    for category, label in description.labels.items():
+    libraster.Rast_init_cats(_line(description.title), ctypes.byref(categories))
+    labels = {category: line for category, label in description.labels.items() if (line := _line(label))}
+    for category, label in labels.items():
         cell = ctypes.byref(libraster.CELL(category))
         libraster.Rast_set_c_cat(cell, cell, label, ctypes.byref(categories))
     libraster.Rast_write_cats(name, ctypes.byref(categories))
     _check(name, libraster.Rast_read_cats(name, libgis.G_mapset(), ctypes.byref(categories)) == 0)
-    _check(name, categories.ncats == len(description.labels))
+    _check(name, categories.ncats == len(labels))
+
+
+def _line(text: str) -> str:
+    """A text as one line that GRASS reads whole."""
+    return " ".join(text.split()).encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _write_colors(name: str, description: Description) -> None:
