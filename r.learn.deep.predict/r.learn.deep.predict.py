@@ -741,9 +741,11 @@ def open_networks(options: dict, work: Work, source, stack: ExitStack) -> tuple:
 def open_journal(work: Work, products: list, precision: str):
     """The finished rows of this prediction on disk; gone when the ``with`` block ends well."""
     import rlearndeep
-    from rlearndeep.gis.publishing import mapset_directory, mask_stamp, raster_stamp
+    from rlearndeep.gis.session import mapset_directory
+    from rlearndeep.gis.staging import KEEPER
+    from rlearndeep.gis.stamps import mask_stamp, raster_stamp
     from rlearndeep.model import MANIFEST, NOVELTY
-    from rlearndeep.prediction.journal import RowJournal, digest, place
+    from rlearndeep.prediction.journal import RowJournal, digest
 
     settings = work.settings
     novelty = (NOVELTY,) if work.question.novelty else ()
@@ -762,7 +764,7 @@ def open_journal(work: Work, products: list, precision: str):
         "precision": precision,
         "version of the program": rlearndeep.__version__,
     }
-    return RowJournal(place(mapset_directory(), name), what, settings.resume)
+    return RowJournal(mapset_directory() / KEEPER / f"predict_{name}", what, settings.resume)
 
 
 def write_cells(work: Work, products: list, job, rows, raster, maps, journal) -> tuple:

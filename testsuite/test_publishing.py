@@ -1,4 +1,4 @@
-"""New maps and all that belongs to them appear together; and what tells that a raster changed."""
+"""New maps and all that belongs to them appear together."""
 
 from __future__ import annotations
 
@@ -246,72 +246,6 @@ def test_a_map_that_another_prediction_made_meanwhile_is_not_replaced_unasked(gr
     assert "first" not in grass.maps("raster") and grass.ok("r.info", "-e", "map=sure") == second
     grass.ok(TOOL, *slow, "-r", "--overwrite")
     assert grass.ok("r.info", "-e", "map=sure") != second
-
-
-def stamp(grass: Grass, name: str) -> object:
-    code = f"from rlearndeep.gis.publishing import mask_stamp, raster_stamp\nanswer = {name}"
-    return inside(grass, code)
-
-
-CHANGES = {
-    "its cells": ("red", "r.mapcalc", "red = 2", "--overwrite"),
-    "its nulls": ("red", "r.null", "map=red", "setnull=1"),
-    "its null file": ("holes", "r.null", "-r", "map=holes"),
-    "the base of a reclass": ("classes", "r.mapcalc", "red = 2", "--overwrite"),
-    "a tile of a virtual raster": ("both", "r.mapcalc", "right = 4", "--overwrite"),
-    "the base of a tile": ("both", "r.mapcalc", "red = 2", "--overwrite"),
-    "a linked file": ("linked", "r.out.gdal", "input=holes", "output=red.tif", "format=GTiff", "--overwrite"),
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_the_stamp_of_a_raster_changes_with(small: Grass, what: str) -> None:
-    small.ok("r.mapcalc", "red = 1")
-    small.ok("r.mapcalc", "holes = if(col() == 2, null(), 3)")
-    small.ok("r.mapcalc", "right = 3")
-    small.ok("r.reclass", "input=red", "output=classes", "rules=-", stdin="1 2 = 5\n")
-    if what in ("a tile of a virtual raster", "the base of a tile"):
-        small.ok("r.buildvrt", "input=classes,right", "output=both")
-    if what == "a linked file":
-        small.ok("r.out.gdal", "input=red", "output=red.tif", "format=GTiff")
-        small.ok("r.external", "-o", "input=red.tif", "output=linked")
-    name, *change = CHANGES[what]
-    full = f"raster_stamp('{name}@PERMANENT')"
-    before = stamp(small, full)
-    assert before == stamp(small, full)
-    small.ok(*change)
-    assert before != stamp(small, full)
-
-
-def test_the_stamp_of_a_mask_changes_with_its_base_and_its_name(small: Grass) -> None:
-    small.ok("r.mapcalc", "base = 1")
-    small.ok("r.mapcalc", "other = 1")
-    small.ok("r.mask", "raster=base")
-    before = stamp(small, "mask_stamp()")
-    small.ok("r.mapcalc", "base = if(col() == 1, null(), 1)", "--overwrite")
-    assert before != stamp(small, "mask_stamp()")
-    small.ok("r.mask", "-r")
-    none = stamp(small, "mask_stamp()")
-    small.env["GRASS_MASK"] = "other"
-    named = stamp(small, "mask_stamp()")
-    assert named != none
-    small.ok("r.mapcalc", "other = 2", "--overwrite")
-    assert stamp(small, "mask_stamp()") != named
-
-
-def test_files_that_links_name_are_found(small: Grass, tmp_path: Path) -> None:
-    for name in ("a.nc", "b.zip", "c.tif"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "d.vrt").write_text('<SourceFilename relativeToVRT="1">c.tif</SourceFilename>')
-    links = [f'NETCDF:"{tmp_path}/a.nc":band', f"/vsizip/{tmp_path}/b.zip/in/it.tif", f"{tmp_path}/d.vrt"]
-    found = inside(
-        small,
-        f"""
-        from rlearndeep.gis.publishing import _linked_files
-        answer = [[file.name for file in _linked_files(f"file: {{link}}\\nband: 1\\n")] for link in {links!r}]
-        """,
-    )
-    assert found == [["a.nc"], ["b.zip"], ["d.vrt", "c.tif"]]
 
 
 def test_a_worker_gets_the_name_of_the_mask(small: Grass) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.session import cell_head, libraries, mapset, region_of
+from rlearndeep.gis.session import MASK_VARIABLE, cell_head, libraries, mapset, region_of
 from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.geometry import Region, Window
 
@@ -109,10 +109,15 @@ def _made_of_others(name: str, where: str) -> tuple[bool, bool]:
     return reclassed, bool(libgis.G_find_file2_misc("cell_misc", "vrt", name, where))
 
 
+def possible_masks() -> list[str]:
+    """Full names of what GRASS takes for the mask, if it exists; which of them, depends on the version of GRASS."""
+    names = dict.fromkeys((os.environ.get(MASK_VARIABLE) or "MASK", "MASK"))
+    return [name if "@" in name else f"{name}@{mapset()}" for name in names]
+
+
 def _mask_is_virtual() -> bool:
     libgis, _, _ = libraries()
-    names = [name for name in (os.environ.get("GRASS_MASK"), "MASK") if name and libgis.G_find_raster2(name, "")]
-    return any(raster_info(name).virtual for name in names)
+    return any(raster_info(name).virtual for name in possible_masks() if libgis.G_find_raster2(name, ""))
 
 
 def raster_units(name: str) -> str:

@@ -20,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grass.script as gs
@@ -273,8 +274,8 @@ def join_session(session: dict[str, str]) -> None:
     os.environ["GISRC"] = file
     os.environ[MASK_VARIABLE] = session[MASK_VARIABLE]
     set_session(session)
-
     libraries()[0].G_unset_window()  # GRASS reads a region once, and the projection with it
+
 
 def set_session(session: dict[str, str]) -> None:
     """Where the C library of this process looks for maps, and writes them."""
@@ -294,6 +295,12 @@ def _session_directory() -> str:
 def mapset() -> str:
     """Name of the current mapset."""
     return str(gs.gisenv()["MAPSET"])
+
+
+def mapset_directory() -> Path:
+    """Directory of the current mapset."""
+    env = gs.gisenv()
+    return Path(env["GISDBASE"]) / env["LOCATION_NAME"] / env["MAPSET"]
 
 
 def command_line() -> str:

@@ -188,8 +188,3 @@ def _checksum(arrays: Arrays) -> NDArray[np.uint32]:
         known = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), known)
         known = zlib.crc32(np.ascontiguousarray(array).data, known)
     return np.array(known, dtype=np.uint32)
-
-
-def place(mapset: Path, output: str) -> Path:
-    """Where the finished rows of an output are kept: hidden, in its mapset, on this machine or any that shares it."""
-    return mapset / ".rlearndeep" / f"predict_{output}"
