@@ -29,6 +29,7 @@ import os, resource, signal, threading, time
 from rlearndeep.gis.publishing import Description, NewMaps, uninterrupted, viridis
 from rlearndeep.gis.session import run
 
+os.environ["GRASS_OVERWRITE"] = "1"
 NAMES = ["one", "two"]
 about = {"labels": {number: f"class {number}" for number in range(600)}, "source": "a group", "note": "a model"}
 
@@ -119,6 +120,55 @@ def test_texts_of_any_kind_become_lines(small: Grass) -> None:
     assert listed.splitlines() == [f"1|{'ä' * 500}", "2|", "3|two lines", "4|50%s"]
     known = small.ok("r.info", "-e", "map=one")
     assert 'title="of model, model,' in known and "units=metres a day\n" in known and 'source1="a group"' in known
+
+
+def test_a_map_that_a_killed_process_left_to_be_put_in_place_is_not_replaced_unasked(small: Grass) -> None:
+    told = inside(
+        small,
+        PREPARED
+        + """
+from pathlib import Path
+
+def killed(source, target, rename=Path.rename):
+    return os._exit(9) if target.parent.name == "cellhd" else rename(source, target)
+
+os.environ["GRASS_OVERWRITE"] = "0"
+NAMES = ["one"]
+child = os.fork()
+if child == 0:
+    Path.rename = killed
+    make(note="the first")
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+try:
+    make(note="the second")
+    answer = "published"
+except DeepLearningError as error:
+    answer = str(error)
+""",
+    )
+    assert "<one> is not replaced unasked; it exists" in told
+    assert "the first" in small.ok("r.info", "map=one")
+
+
+def test_a_map_in_a_file_of_gdal_outlives_a_run_that_fails(small: Grass) -> None:
+    (small.mapset / "tif").mkdir()
+    small.ok("r.external.out", f"directory={small.mapset / 'tif'}", "extension=.tif", "format=GTiff")
+    small.ok("r.mapcalc", "one = 5")
+    told = inside(
+        small,
+        PREPARED
+        + """
+try:
+    make(lambda: 1 / 0)
+    answer = "published"
+except (DeepLearningError, ZeroDivisionError) as error:
+    answer = str(error)
+""",
+    )
+    assert "<one> are in a file that GDAL would overwrite" in told
+    assert "mean=5\n" in small.ok("r.univar", "-g", "map=one")
+    inside(small, PREPARED + "NAMES = ['three']\nmake()\nanswer = 0")
+    assert "mean=7\n" in small.ok("r.univar", "-g", "map=three")
 
 
 @pytest.mark.parametrize("same", [0.0, 5.0, 1e-30, -3e38])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import grass.script as gs
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.rasters import RasterWriter
+from rlearndeep.gis.rasters import RasterWriter, check_new_raster
 from rlearndeep.gis.session import (
     at_end,
     command_line,
@@ -26,12 +26,12 @@ from rlearndeep.gis.session import (
     session_of,
     set_session,
     warnings_end,
-_LONGEST = 1000  # bytes; GRASS reads lines of categories into 1024, with the number before the label
-
 )
 from rlearndeep.gis.staging import KEEPER, Stage
 from rlearndeep.scene.classes import ClassTable, Color
 from rlearndeep.scene.geometry import Region
+
+_LONGEST = 1000  # bytes; GRASS reads lines of categories into 1024, with the number before the label
 
 # Viridis (van der Walt and Smith 2015).
 _VIRIDIS: tuple[tuple[float, Color], ...] = (
@@ -105,8 +105,13 @@ class NewMaps:
         self._stage.close()
 
     def open(self, name: str, dtype: str) -> RasterWriter:
-        """A map to write; ``dtype`` as for :class:`RasterWriter`."""
-        self._stage.expect(name)
+        """A map to write; ``dtype`` as for :class:`RasterWriter`.
+
+        Raises:
+            DeepLearningError: it exists and may not be replaced.
+        """
+        check_new_raster(name, gs.overwrite())  # a killed process may have left it to be put in place by this one
+        self._stage.check(name)
         with self._staged():
             self._writers.append(RasterWriter(name, self._region, dtype))
         return self._writers[-1]

@@ -426,7 +426,7 @@ def check_new_raster(name: str, overwrite: bool) -> None:
         DeepLearningError: the raster exists in the current mapset and ``overwrite`` is not set.
     """
     libgis, _, _ = libraries()
-    if not overwrite and libgis.G_find_raster2(name, mapset()):
+    if not overwrite and libgis.G_find_raster2(name, libgis.G_mapset()):
         raise DeepLearningError(
             f"Raster map <{name}> is not replaced unasked; it exists. Choose another name or add --overwrite."
         )

@@ -25,6 +25,7 @@ KEEPER = ".rlearndeep"
 
 _HEADER = "cellhd"  # GRASS knows a raster as long as this is there
 _REST = ("cell", "fcell", "cats", "colr", "hist", "cell_misc")
+_EXTERNAL = "GDAL"  # where r.external.out keeps its settings
 _PLAN = "plan.json"
 _LOCK = "lock"
 _REPLACED = "replaced"
@@ -51,23 +52,29 @@ class Stage:
             self._lock = open(self.directory / _LOCK, "ab")  # noqa: SIM115 - held as long as the stage
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             _write_external(mapset, self.directory)
-        self._free: set[str] = set()
 
-    def expect(self, name: str) -> None:
-        """Note whether a raster of that name exists before this one is written."""
-        if not _exists(self._mapset / _HEADER / name):
-            self._free.add(name)
+    def check(self, name: str) -> None:
+        """See that an older raster of a name stays as it is while the new one is written.
+
+        Raises:
+            DeepLearningError: its cells are in a file of GDAL, which would be overwritten at once.
+        """
+        if _exists(self.directory / _EXTERNAL) and _exists(self._mapset / "cell_misc" / name / "gdal"):
+            raise DeepLearningError(
+                f"A raster is replaced when the new one is complete; the cells of <{name}> are in a file that GDAL "
+                "would overwrite at once (r.external.out). Remove the raster with g.remove, or choose another name."
+            )
 
     def put_in_place(self, names: Sequence[str], overwrite: bool) -> None:
         """Let rasters that are complete in the directory take their places, and older ones of these names go.
 
         Raises:
-            DeepLearningError: somebody else made a raster of such a name meanwhile, which is not replaced unless
-                ``overwrite``, or one cannot be moved; all is then as it was before.
+            DeepLearningError: there is a raster of such a name, which is not replaced unless ``overwrite``, or one
+                cannot be moved; all is then as it was before.
         """
         with _moving(self._mapset), _turn(self._mapset):
             for name in names:
-                if name in self._free and not overwrite and _exists(self._mapset / _HEADER / name):
+                if not overwrite and _exists(self._mapset / _HEADER / name):
                     raise DeepLearningError(
                         f"Raster map <{name}> is not replaced unasked; it was made while this map was computed. "
                         "Rename it, or add --overwrite, and continue with -r."
@@ -204,7 +211,7 @@ def _moving(mapset: Path) -> Iterator[None]:
 
 def _write_external(mapset: Path, directory: Path) -> None:
     """Let a mapset that writes its rasters through GDAL (r.external.out) do so from here."""
-    settings = mapset / "GDAL"
+    settings = mapset / _EXTERNAL
     if not settings.is_file():
         return
     lines = [line for line in settings.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -212,4 +219,4 @@ def _write_external(mapset: Path, directory: Path) -> None:
     place = mapset / known.get("directory", "gdal").strip()
     place.mkdir(parents=True, exist_ok=True)
     known["directory"] = f" {place}"
-    (directory / "GDAL").write_text("".join(f"{key}:{value}\n" for key, value in known.items()), encoding="utf-8")
+    (directory / _EXTERNAL).write_text("".join(f"{key}:{value}\n" for key, value in known.items()), encoding="utf-8")

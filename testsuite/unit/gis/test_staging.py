@@ -44,7 +44,6 @@ def mapset(tmp_path: Path) -> Path:
 def staged(mapset: Path) -> Stage:
     stage = Stage(mapset)
     for name in NAMES:
-        stage.expect(name)
         make_map(stage.directory, name, "new")
     return stage
 
@@ -151,7 +150,7 @@ def test_a_map_that_appeared_meanwhile_is_not_replaced_unasked(mapset: Path) -> 
     make_map(mapset, "three", "of another process")
     before = files(mapset)
     with pytest.raises(DeepLearningError, match=r"<three> is not replaced unasked.*continue with -r"):
-        stage.put_in_place(NAMES, overwrite=False)
+        stage.put_in_place(("one", "three"), overwrite=False)
     assert files(mapset) == before
     stage.put_in_place(NAMES, overwrite=True)
     stage.close()
@@ -162,4 +161,18 @@ def test_rasters_that_a_mapset_writes_through_gdal_are_written_where_they_were(m
     (mapset / "GDAL").write_text("directory: tif\nextension: .tif\n")
     stage = Stage(mapset)
     assert (stage.directory / "GDAL").read_text() == f"directory: {mapset / 'tif'}\nextension: .tif\n"
+    stage.close()
+
+
+def test_a_raster_that_gdal_would_overwrite_at_once_is_refused(mapset: Path) -> None:
+    (mapset / "cell_misc" / "two" / "gdal").write_text("file: /data/two.tif\n")
+    stage = Stage(mapset)
+    stage.check("two")
+    stage.close()
+    (mapset / "GDAL").write_text("directory: tif\nextension: .tif\n")
+    stage = Stage(mapset)
+    stage.check("one")
+    stage.check("other")
+    with pytest.raises(DeepLearningError, match=r"<two> are in a file that GDAL would overwrite"):
+        stage.check("two")
     stage.close()
