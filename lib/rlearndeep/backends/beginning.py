@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
@@ -89,7 +89,7 @@ class Initial(Generic[Array]):
 
     Attributes:
         arrays: of the framework, by name in the network; in shapes of the network.
-        renewed: names of what is not as the source has it, because bands differ.
+        renewed: names of what met other bands than those of the source.
         rows: classes that keep what the last layer had learned of them, by the names of its arrays.
         origin: what messages call the source.
         note: what was taken, in a line.
@@ -122,6 +122,11 @@ def read_model(directory: Path, backend: str) -> ModelCard:
 def is_enough(taken: int, needed: int) -> bool:
     """Whether so many arrays of an encoder's are worth beginning with."""
     return taken >= max(1, _FEWEST * needed)
+
+
+def are_the_same(wanted: Sequence[Band], offered: Sequence[Band]) -> bool:
+    """Whether bands differ in nothing but their order: a first layer has nothing to learn of them then."""
+    return len(wanted) == len(offered) and None not in counterparts(wanted, offered)
 
 
 def note_of(

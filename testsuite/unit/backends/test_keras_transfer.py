@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rlearndeep.backends import get_backend
 from rlearndeep.backends.keras.engine import keras
-from rlearndeep.backends.keras.transfer import Source, Target, fitted, graded, is_encoder
+from rlearndeep.backends.keras.transfer import Source, Target, Tuning, fitted, graded, is_encoder
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.training import fit, prepare, train
@@ -55,6 +55,25 @@ def test_other_bands_share_the_filters_and_other_classes_keep_their_rows() -> No
     np.testing.assert_allclose(after[:, :, 2], before[:, :, [1, 3]].sum(axis=2), rtol=1e-6)
     assert initial.renewed == {"block_1_1"} and "2 of 3 bands" in initial.note and "1 of 2 classes" in initial.note
     assert np.array_equal(found["head/kernel"][:, 0], source.arrays["head/kernel"][:, 2])
+
+
+def test_bands_in_another_order_are_no_new_ones() -> None:
+    network = Network("cnn", 4, 3, SMALL["network"])
+    source = source_of(network, BANDS)
+    initial, found = begun(source, Target(network, BANDS[::-1], CLASSES))
+    assert np.array_equal(found["block_1_1/kernel"], source.arrays["block_1_1/kernel"][:, :, ::-1])
+    module = get_backend("keras").build(network)
+    assert not initial.renewed and "block_1_1" in Tuning.of(module, initial, "encoder", 1.0).encoder
+
+
+def test_only_what_came_with_the_weights_is_frozen_or_slow() -> None:
+    source = source_of(Network("unet", 4, 3, {"encoder": "resnet18", "depth": 4}), BANDS)
+    network = Network("unet", 4, 3, {"encoder": "resnet18"})
+    initial = fitted(source, Target(network, BANDS, CLASSES))
+    assert "25 of its encoder do not, begin at random" in initial.note
+    frozen = Tuning.of(get_backend("keras").build(network), initial, "encoder", 1.0).encoder
+    assert {"encoder_stem", "encoder_3_2_2_norm"} <= frozen
+    assert not [name for name in frozen if name.startswith(("encoder_4", "decoder_", "head"))]
 
 
 @pytest.mark.parametrize("encoder", ("resnet18", "mobilenetv2"))

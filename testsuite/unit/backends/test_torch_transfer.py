@@ -401,6 +401,16 @@ def test_a_frozen_normalisation_needs_no_count_of_batches(tmp_path: Path) -> Non
     assert not any(layer.training for layer in module.modules() if layer is module.inner.encoder.bn1)
 
 
+def test_a_frozen_normalisation_of_timm_that_has_an_activation_in_it_keeps_its_statistics() -> None:
+    network = Network("unet", 4, 3, {"encoder": "tu-mobilenetv3_small_050"})
+    module = backend.build(network).train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    Tuning(frozenset(encoder_names(network)), 1.0, None).begin_epoch(module, 0)
+    module(torch.randn(2, 4, 64, 64))
+    moved = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved and not moved & encoder_names(network)
+
+
 @pytest.mark.parametrize(("bands", "frozen"), ((RGB, True), (RGB[::-1], True), ((*RGB, Band("n", "nir")), False)))
 def test_bands_in_another_order_are_no_new_ones(tmp_path: Path, bands: tuple[Band, ...], frozen: bool) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.backends import beginning
-from rlearndeep.backends.beginning import Learning, Source, Target, is_enough, note_of, read_model
+from rlearndeep.backends.beginning import Learning, Source, Target, are_the_same, is_enough, note_of, read_model
 from rlearndeep.backends.fusing import FUSION
 from rlearndeep.backends.keras.blocks import DECODER, HEAD
 from rlearndeep.backends.keras.encoders import application, known, published_name
@@ -103,12 +103,14 @@ def fitted(source: Source[NDArray], target: Target) -> Initial:
             turned = _turned(array, expected[name], source.bands or (), target.bands)
             if turned is not None:
                 arrays[name] = turned
-                renewed = frozenset() if np.array_equal(turned, array) else frozenset({first.partition("/")[0]})
+                same = are_the_same(target.bands, source.bands or ())
+                renewed = frozenset() if same else frozenset({_layer_of(first)})
         elif array.shape == expected[name]:
             arrays[name] = array
-    _check(arrays, source, target, expected)
+    needed = _check(arrays, source, target, expected)
+    anew = sum(name not in arrays for name in needed if model.get_layer(_layer_of(name)).trainable_weights)
     taken = f"{len({*arrays, *rows})} of {len(expected)} arrays"
-    return Initial(arrays, renewed, rows, source.origin, note_of(source, target, taken, renewed, rows))
+    return Initial(arrays, renewed, rows, source.origin, note_of(source, target, taken, renewed, rows, anew))
 
 
 def _turned(
@@ -130,7 +132,10 @@ def _rows(
     return {name: (tuple(index for index, _ in pairs), array[..., [row for _, row in pairs]])} if pairs else {}
 
 
-def _check(arrays: Arrays, source: Source[NDArray], target: Target, expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check(
+    arrays: Arrays, source: Source[NDArray], target: Target, expected: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Refuse weights that hardly fit; the names of the encoder's arrays."""
     needed = [name for name in expected if is_encoder(name)] or [name for name in expected if not name.startswith(HEAD)]
     fitting = [name for name in needed if name in arrays]
     if not is_enough(len(fitting), len(needed)):
@@ -139,11 +144,16 @@ def _check(arrays: Arrays, source: Source[NDArray], target: Target, expected: Ma
             f"Weights must fit the encoder of '{target.network.architecture}' ({title}); {len(fitting)} of its "
             f"{len(needed)} arrays have a counterpart of the same shape in {source.origin}. {_WAY_OUT}"
         )
+    return needed
 
 
 def is_encoder(name: str) -> bool:
     """Whether an array or a layer belongs to the encoder: what is neither of the decoder nor the last layer."""
     return not name.startswith((DECODER, HEAD))
+
+
+def _layer_of(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def _variables(model: Any) -> dict[str, Any]:
@@ -162,12 +172,14 @@ class Tuning(Learning):
     def of(cls, module: Module, initial: Initial | None, freeze: str, factor: float) -> Tuning:
         """The tuning of ``freeze=`` (none, encoder, or a number of epochs) and ``encoder_rate=``.
 
-        A first layer that met new bands is not of the encoder: it has to learn them.
+        A first layer that met new bands is not of the encoder, nor is what did not come with the weights: it has to
+        learn.
         """
         if initial is None or (freeze == "none" and factor == 1):
             return cls.alike()
-        names = {layer.name for layer in module.model.layers if layer.weights and is_encoder(layer.name)}
-        return cls.chosen(names - initial.renewed, freeze, factor)
+        missing = {_layer_of(name) for name in _variables(module.model) if name not in initial.arrays}
+        names = {_layer_of(name) for name in initial.arrays if is_encoder(name)}
+        return cls.chosen(names - missing - initial.renewed, freeze, factor)
 
     def factors(self, model: Any) -> list[float]:
         """Factor of the learning rate of each trainable variable."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlearndeep.backends import beginning
-from rlearndeep.backends.beginning import Learning, Source, Target, is_enough, note_of, read_model
+from rlearndeep.backends.beginning import Learning, Source, Target, are_the_same, is_enough, note_of, read_model
 from rlearndeep.backends.torch.layouts import in_names_of, that_fits, unflattened
 from rlearndeep.backends.torch.networks import outlined
 from rlearndeep.backends.torch.positions import resampled_positions, tells_positions
@@ -108,7 +108,7 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
             turned = _turned(tensor, expected[name], bands, target.bands)
             if turned is not None:
                 tensors[name] = turned
-                renewed |= set() if _are_the_same(target.bands, bands) else {name}
+                renewed |= set() if are_the_same(target.bands, bands) else {name}
         else:
             tensors.update(_of_its_size(name, tensor, outline))
     needed = _check(tensors, source, target, expected)
@@ -124,12 +124,6 @@ def _of_its_size(name: str, tensor: Tensor, outline: nn.Module) -> dict[str, Ten
     layer: Any = outline.get_submodule(owner)
     resampled = tensor if tensor.shape == getattr(layer, own).shape else resampled_positions(tensor, own, layer)
     return {} if resampled is None else {name: resampled}
-
-
-def _are_the_same(wanted: Sequence[Band], offered: Sequence[Band]) -> bool:
-    """Whether the bands differ in nothing but their order."""
-    met = counterparts(wanted, offered)
-    return len(wanted) == len(offered) and None not in met
 
 
 def _shapes(network: Network) -> dict[str, torch.Size]:
@@ -298,6 +292,7 @@ class Tuning(Learning):
             if name in self.encoder:
                 parameter.requires_grad_(learns)
         for name, layer in module.named_modules():
-            own = _weighty(f"{name}.{part}" for part in (*layer._parameters, *layer._buffers))
-            if own and not any(layer.children()) and all(entry in self.encoder for entry in own):
-                layer.train(learns)
+            parts = *layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)
+            own = _weighty(f"{name}.{part}" for part, _ in parts)
+            if own and all(entry in self.encoder for entry in own):
+                layer.training = learns  # a normalisation of timm has an activation in it
