@@ -85,7 +85,7 @@
 # % type: string
 # % required: no
 # % key_desc: name
-# % description: Encoder of unet, its relatives and fusion (default: resnet18)
+# % description: Encoder of unet, its relatives and fusion (default: resnet18; of dpt vit_small_patch16_224)
 # % guisection: Network
 # %end
 

@@ -238,14 +238,14 @@ def resolved(
     single = shape == (1, 1)
     _refuse_unused(settings)
     architecture = architecture_of(settings, unit, shape)
+    network = _network_options(settings.network or {}, architecture, unit, shape)
+    settings = replace(settings, architecture=architecture, network=network)
     batch_size = settings.batch_size or _batch_size(shape, training, further)
     epochs = settings.epochs or _epochs(single, training, batch_size)
     return replace(
         settings,
-        architecture=architecture,
-        network=_network_options(settings.network or {}, architecture, unit, shape),
         loss=_loss(settings.loss, task),
-        learning_rate=settings.learning_rate or default_rate(settings, architecture),
+        learning_rate=settings.learning_rate or default_rate(settings),
         weight_decay=_default(settings.weight_decay, 0.01 if settings.optimizer == "adamw" else 0.0),
         momentum=_default(settings.momentum, 0.9),
         step=_default(settings.step, 10),
@@ -346,11 +346,11 @@ def _epochs(single: bool, training: int, batch_size: int) -> int:
     return min(most, max(fewest, math.ceil(wanted / steps)))
 
 
-def default_rate(settings: Settings, architecture: str) -> float:
-    """The learning rate that suits the optimizer and the network."""
+def default_rate(settings: Settings) -> float:
+    """The learning rate that suits the optimizer and the network, which is settled."""
     if settings.optimizer == "sgd":
         return 0.01
-    names = (architecture, str((settings.network or {}).get("encoder", "")))
+    names = (settings.architecture, str((settings.network or {}).get("encoder", "")))
     if any(part in name for name in names for part in _TRANSFORMERS):
         return 0.0003
     return 0.001

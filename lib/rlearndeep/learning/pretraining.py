@@ -207,7 +207,7 @@ def _settings(given: Settings, chosen: Settings, patches: int) -> Settings:
         batch_size=batch_size,
         epochs=epochs,
         patience=max(10, epochs // 3),
-        learning_rate=default_rate(chosen, chosen.architecture) if searched else chosen.learning_rate,
+        learning_rate=default_rate(chosen) if searched else chosen.learning_rate,
         temperature=given.temperature or TEMPERATURE,
         freeze="none",
         encoder_rate=1.0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, from_options, resolved
@@ -22,6 +24,19 @@ def test_every_choice_is_made_for_any_number_of_patches(shape: tuple[int, int], 
     for value in (settings.epochs, settings.batch_size, settings.learning_rate):
         assert value is not None and value > 0
     assert settings.patience is not None and settings.augment is not None and settings.weight_decay is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    (
+        ({"architecture": "unet"}, 0.001),
+        ({"architecture": "unet", "network": {"encoder": "mit_b0"}}, 0.0003),
+        ({"architecture": "dpt"}, 0.0003),
+        ({"architecture": "dpt", "optimizer": "sgd"}, 0.01),
+    ),
+)
+def test_the_rate_suits_the_encoder_whoever_chose_it(values: dict[str, Any], rate: float) -> None:
+    assert resolved(Settings(**values), "cell", (64, 64), 100).learning_rate == rate
 
 
 def test_what_the_user_chose_stays() -> None:
