@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from rlearndeep.learning.pretraining import (
     settled,
 )
 from rlearndeep.learning.report import write_pretraining_report
-from rlearndeep.learning.resuming import SCORES, as_one_run, mark_finished, record_of, run_folder
+from rlearndeep.learning.resuming import as_one_run, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.training import (
     adopted,
@@ -35,9 +34,10 @@ from rlearndeep.learning.training import (
     joined_extent,
     spread_of,
     write_history,
+    write_scores,
 )
 from rlearndeep.model import FEATURES, ModelCard, Network, write_card
-from rlearndeep.patches import PatchDataset, replace_directory, write_text
+from rlearndeep.patches import PatchDataset, replace_directory
 from rlearndeep.scene.bands import Normalization
 from rlearndeep.scene.classes import ClassTable
 
@@ -165,7 +165,7 @@ def _written(
         scores = {"pretraining": {**outcome(found), "linear_probe": None}}
         card = _card(plan, found, backend, command, started, scores)
         write_history(folder / "pretraining.csv", found.history)
-        write_text(folder / SCORES, json.dumps(scores, indent=1, ensure_ascii=False))
+        write_scores(folder, scores)
         write_pretraining_report(folder / "report.html", target.name, card, found.history)
         write_card(folder, card, target.name)
         mark_finished(run, folder, None)

@@ -16,11 +16,11 @@ from typing import Any
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings
 from rlearndeep.model import MANIFEST as MODEL_MANIFEST
+from rlearndeep.model import read_any_card
 from rlearndeep.patches import MANIFEST, PatchDataset, write_text
 
 RECORD = "run.json"
 FINISHED = "finished.json"
-SCORES = "scores.json"
 
 # These may change between an interruption and going on.
 _FREE = ("device", "nprocs", "tensorboard")
@@ -42,10 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise DeepLearningError(
-            f"The model directory must be writable; '{folder.parent}' is not ({error.strerror or error}). "
-            "Choose another place."
-        ) from error
+        raise _not_writable(folder, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -135,7 +132,7 @@ def as_one_run(
             if resume and finished(target):
                 _check_same(folder, record)
                 warn("The model of this run stands already; nothing is trained.")
-                made = json.loads((target / SCORES).read_text(encoding="utf-8"))
+                made = read_any_card(target).scores
             else:
                 _begun(folder, record, done(), resume, overwrite, warn)
                 made = work()
@@ -172,7 +169,7 @@ def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwri
 
     Raises:
         DeepLearningError: there is a checkpoint, and it is neither to be used nor to be forgotten, or it is that
-            of another run.
+            of another run; or the place is not writable.
     """
     if done and resume:
         _check_same(folder, record)
@@ -182,8 +179,11 @@ def begin(folder: Path, record: dict[str, Any], done: int, resume: bool, overwri
             f"An interrupted run is not forgotten unasked; '{folder}' has its checkpoint of epoch {done}. "
             "Add -r to go on with it, or --overwrite to start again."
         )
-    _empty(folder)
-    write_text(folder / RECORD, json.dumps(record))
+    try:
+        _empty(folder)
+        write_text(folder / RECORD, json.dumps(record))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
     return False
 
 
@@ -213,6 +213,13 @@ def record_of(settings: Settings, datasets: Sequence[PatchDataset]) -> dict[str,
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _not_writable(folder: Path, error: OSError) -> DeepLearningError:
+    return DeepLearningError(
+        f"The model directory must be writable; '{folder.parent}' is not ({error.strerror or error}). Choose another "
+        "place."
+    )
 
 
 def _check_same(folder: Path, record: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
 from rlearndeep.learning.remarks import of_labels, of_sources, of_weights
 from rlearndeep.learning.report import write_report
-from rlearndeep.learning.resuming import SCORES, as_one_run, finished, mark_finished, record_of, run_folder
+from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.tasks import Task, score_table, task_of
 from rlearndeep.model import MANIFEST, ModelCard, ModelSource, Network, read_any_card, write_card, write_feature_space
@@ -304,7 +304,7 @@ def _trained(
         write_history(folder / "history.csv", fitted.history)
         if found is not None:
             write_history(folder / "pretraining.csv", found.history)
-        write_text(folder / SCORES, json.dumps(scores, indent=1, ensure_ascii=False))
+        write_scores(folder, scores)
         write_report(
             folder / "report.html", target.name, card, fitted.history, plan, predictor, found.history if found else []
         )
@@ -684,6 +684,11 @@ def hidden_folder(run: Path, target: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_scores(folder: Path, scores: dict[str, Any]) -> None:
+    """Write ``scores.json`` of a model directory."""
+    write_text(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False))
 
 
 def write_history(file: Path, history: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.learning import resuming
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.resuming import begin, finish, locked, record_of, run_folder
 from synthetic_patches import make_patches
@@ -76,3 +77,13 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeepLearningError, match="must be writable"), locked(run_folder(tmp_path / "file" / "model")):
         pass
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resuming, "write_text", full)
+    folder = run_folder(tmp_path / "model")
+    with locked(folder), pytest.raises(DeepLearningError, match=r"must be writable; .* \(No space left on device\)"):
+        begin(folder, record(tmp_path), 0, resume=False, overwrite=False)

@@ -235,6 +235,14 @@ def test_a_model_that_stands_is_not_trained_again_for_its_export(tmp_path: Path)
     assert [entry.name for entry in tmp_path.glob(".*")] == []
 
 
+def test_a_run_whose_model_stands_needs_no_file_of_scores(tmp_path: Path) -> None:
+    target, file, backend = tmp_path / "model", tmp_path / "model.onnx", fake_backend()
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+    scores = training.train(plan, target, backend, onnx=file)
+    (target / "scores.json").unlink()
+    assert training.train(plan, target, backend, onnx=file, resume=True) == scores
+
+
 def test_another_model_under_the_name_is_not_taken_for_that_of_the_run(tmp_path: Path) -> None:
     backend, target = fake_backend(), tmp_path / "model"
     plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
