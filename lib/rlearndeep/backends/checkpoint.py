@@ -64,6 +64,7 @@ class Writer:
         self._folder, self._warn = folder, warn
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._has_written = False
 
     def __enter__(self) -> Writer:
         return self
@@ -71,11 +72,13 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         with self._thread:
             self._wait()
-        _remove(self._folder.glob("*.spare"))
+        if self._has_written:  # else another process may still write here
+            _remove(self._folder.glob("*.spare"))
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint when the one before is; its arrays must not change any more."""
         self._wait()
+        self._has_written = True
         arrays: Arrays = {}
         values = _plain(checkpoint.values, arrays)
         self._writing = self._thread.submit(_write, self._folder, checkpoint, values, arrays)

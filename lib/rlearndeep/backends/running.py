@@ -226,7 +226,8 @@ class Run:
                         log.write(row)
                         around.progress(row)
         except NotFinite:
-            checkpoint.clear(around.folder)  # going on from it would come to the same
+            if not helps:
+                checkpoint.clear(around.folder)  # going on from it would come to the same
             raise
 
     def _epoch(self, learner: Learner, training: Any, validation: Any, measure: Measure) -> dict[str, Any]:

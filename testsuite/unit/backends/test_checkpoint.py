@@ -65,6 +65,18 @@ def test_files_of_epochs_before_are_written_over(tmp_path: Path) -> None:
     assert names == ["rest-5.arrays", "state.json", "weights-1.arrays", "weights-5.arrays"]
 
 
+def test_a_process_that_only_helps_leaves_the_files_of_the_first_one(tmp_path: Path) -> None:
+    with Writer(tmp_path, pytest.fail) as first:
+        for epoch in (1, 2):
+            first.write(state(epoch, epoch))
+        first._wait()
+        spare = sorted(tmp_path.glob("*.spare"))
+        with Writer(tmp_path, pytest.fail):
+            pass
+        assert spare and sorted(tmp_path.glob("*.spare")) == spare
+    assert not list(tmp_path.glob("*.spare"))
+
+
 def test_a_file_with_a_pickle_is_damaged(tmp_path: Path) -> None:
     written(tmp_path, state(1, 1))
     with open(tmp_path / "rest-1.arrays", "wb") as stream:

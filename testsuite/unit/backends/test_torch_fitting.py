@@ -711,6 +711,15 @@ def test_the_end_of_a_helper_is_told_in_one_line() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
+def test_a_loss_that_is_no_number_is_told_by_the_first_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = resolved(Settings(devices=2, device="cpu"), "cell", (4, 4), 8)
+    with pytest.raises(NotFinite), in_company(settings):
+        raise NotFinite("The loss must be a number.")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with in_company(settings):
+        raise NotFinite("The loss must be a number.")
+
+
 # What srun, mpirun, torchrun of an outer program, or Lightning tell a process that is one of several.
 _NUMBERED = (
     {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "2", "SLURM_NODEID": "0", "SLURM_JOB_ID": "12"},

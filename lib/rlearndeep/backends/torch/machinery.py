@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rlearndeep.backends import is_helper, require
 from rlearndeep.backends.machine import is_out_of_memory, keep_memory
 from rlearndeep.backends.recipes import STEPWISE
-from rlearndeep.backends.running import FIRST_RATE, Options
+from rlearndeep.backends.running import FIRST_RATE, NotFinite, Options
 from rlearndeep.backends.torch.arrays import as_arrays, as_tensors
 from rlearndeep.backends.torch.devices import choose_device, choose_precision
 from rlearndeep.backends.torch.transfer import Tuning
@@ -251,9 +251,12 @@ def _not_as_started(options: Options, reason: str) -> DeepLearningError:
 
 @contextmanager
 def in_company(options: Options) -> Iterator[None]:
-    """Where another process of the run has ended, let a helper end in silence, and the first one with one line."""
+    """Let a helper end in silence where another process has ended, or all see the same; the first one tells of it."""
     try:
         yield
+    except NotFinite:
+        if not is_helper(options):
+            raise
     except RuntimeError as error:
         if not _is_of_others(error):
             raise
