@@ -7,7 +7,6 @@ map of any size is scored in constant memory. The scores themselves are scikit-l
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -279,18 +278,15 @@ def _summary_scores(table: NDArray) -> dict[str, float | None]:
     truth, predicted, weights = _pairs(table)
     if not truth.size:
         return {key: None for key, _ in _SUMMARY}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is not defined becomes None, not a warning
-        known = np.flatnonzero(table.sum(axis=1))
-        options = {"labels": known, "sample_weight": weights, "zero_division": 0}
-        values = {
-            "overall_accuracy": metrics.accuracy_score(truth, predicted, sample_weight=weights),
-            "kappa": metrics.cohen_kappa_score(truth, predicted, sample_weight=weights),
-            "f1_macro": metrics.f1_score(truth, predicted, average="macro", **options),
-            "f1_weighted": metrics.f1_score(truth, predicted, average="weighted", **options),
-            "iou_mean": metrics.jaccard_score(truth, predicted, average="macro", **options),
-        }
-    return {key: _finite(value) for key, value in values.items()}
+    known = np.flatnonzero(table.sum(axis=1))
+    options = {"labels": known, "sample_weight": weights, "zero_division": 0}
+    return {
+        "overall_accuracy": float(metrics.accuracy_score(truth, predicted, sample_weight=weights)),
+        "kappa": _kappa(table),
+        "f1_macro": float(metrics.f1_score(truth, predicted, average="macro", **options)),
+        "f1_weighted": float(metrics.f1_score(truth, predicted, average="weighted", **options)),
+        "iou_mean": float(metrics.jaccard_score(truth, predicted, average="macro", **options)),
+    }
 
 
 def _class_scores(table: NDArray) -> dict[str, list[float | None]]:
@@ -314,10 +310,6 @@ def _class_scores(table: NDArray) -> dict[str, list[float | None]]:
         name: [float(value) if exists else None for value, exists in zip(values, known, strict=True)]
         for name, (values, known) in defined.items()
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> str:
