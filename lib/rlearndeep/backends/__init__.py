@@ -8,7 +8,7 @@ Every back-end is a module with the same functions::
     build(network) -> network of the framework
     Target(network, bands, classes, task); initial_weights(choice, target) -> weights to begin with, or None
     fit(network, training, validation, options, ...) -> Fitted, or None in a process that only helps
-    check_pretraining(network, options), which trains nothing
+    check_pretraining(network, options, size), which trains nothing
     pretrain(network, training, validation, options, ...) -> Pretrained, with initial(target, before) and save(file)
     Encoder(network, size, initial, options), with features(images)
     epochs_done(folder) -> number of epochs of the checkpoint that fit left there

@@ -136,7 +136,7 @@ def settled(
     training, held_out = _divided(part, given.seed)
     datasets = tuple(site.dataset for site in part.sites.sites)
     settings = _settings(given, chosen, len(training))
-    backend.check_pretraining(network, settings)
+    backend.check_pretraining(network, settings, part.sites.manifest.reference.shape)
     return Pretraining(datasets, settings, network, training, held_out, spread, initial, ())
 
 

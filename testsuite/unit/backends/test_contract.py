@@ -524,4 +524,4 @@ def test_what_keras_cannot_serve_is_refused_by_name_before_training(values: dict
 
 def test_keras_cannot_pre_train_and_says_so() -> None:
     with pytest.raises(DeepLearningError, match=r"it got pretrain for 'cnn'.*choose backend=torch"):
-        get_backend("keras").check_pretraining(Network("cnn", 4, 3), resolved(Settings(), "patch", (8, 8), 20))
+        get_backend("keras").check_pretraining(Network("cnn", 4, 3), resolved(Settings(), "patch", (8, 8), 20), (8, 8))

@@ -296,6 +296,7 @@ def test_a_training_that_was_interrupted_does_not_pre_train_again(tmp_path: Path
         ({"nodes": 2}, "got nodes=2"),
         ({"epochs": 3}, "epochs= is for training with labels"),
         ({"augment": ("flip",)}, "augment= is for training with labels"),
+        ({"architecture": "csatv2", "network": {}}, "must work with patches of 16 x 16 cells; 'csatv2' does not"),
     ),
 )
 def test_what_cannot_be_pre_trained_is_refused(tmp_path: Path, values: dict[str, Any], fragment: str) -> None:

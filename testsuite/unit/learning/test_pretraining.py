@@ -35,7 +35,7 @@ def plan(datasets: list[PatchDataset], **values: Any) -> pretraining.Pretraining
     chosen = resolved(given, "patch", (8, 8), 20)
     sites = gathered(paths, datasets[0].manifest, REFERENCE_ALONE)
     part = pretraining.Part(sites, Normalization("none"), ())
-    backend = types.SimpleNamespace(check_pretraining=lambda network, options: None)
+    backend = types.SimpleNamespace(check_pretraining=lambda network, options, size: None)
     return settled(given, chosen, Network("cnn", 4, 3), part, backend, np.ones(4), None)  # type: ignore[arg-type]
 
 

@@ -107,7 +107,7 @@ def check(network: Network, options: Options, task: str = "class", size: tuple[i
     build(network)
 
 
-def check_pretraining(network: Network, options: Options) -> None:
+def check_pretraining(network: Network, options: Options, size: tuple[int, int]) -> None:
     """Refuse to pre-train.
 
     Raises:

@@ -24,6 +24,7 @@ from rlearndeep.backends.torch.arrays import as_tensors
 from rlearndeep.backends.torch.contrast_learner import Contrast, ContrastLearner
 from rlearndeep.backends.torch.devices import choose_device, describe
 from rlearndeep.backends.torch.feeding import Feed, laid_out, module_laid_out
+from rlearndeep.backends.torch.fitting import try_step
 from rlearndeep.backends.torch.machinery import (
     choose_training_precision,
     make_fabric,
@@ -32,7 +33,6 @@ from rlearndeep.backends.torch.machinery import (
     prepared_device,
     quietly,
 )
-from rlearndeep.backends.torch.networks import build
 from rlearndeep.backends.torch.transfer import Initial, Tuning, encoder_of, fitted
 from rlearndeep.backends.torch.trunk import check_trunk
 from rlearndeep.errors import DeepLearningError
@@ -72,11 +72,17 @@ class Pretrained:
         file.write_bytes(save({name: tensor.contiguous() for name, tensor in self.tensors.items()}, {"format": "pt"}))
 
 
-def check_pretraining(network: Network, options: Options) -> None:
+def check_pretraining(network: Network, options: Options, size: tuple[int, int]) -> None:
     """Refuse what cannot be pre-trained; nothing is trained.
 
+    Args:
+        network: whose encoder is to learn.
+        options: how to train.
+        size: rows and columns of a patch without label.
+
     Raises:
-        DeepLearningError: the network has no encoder, or there is to be more than one device.
+        DeepLearningError: the network has no encoder or does not work with such patches, or there is to be more than
+            one device.
         MissingPackage: a library is not installed.
     """
     for name, count in (("devices", options.devices), ("nodes", options.nodes)):
@@ -88,7 +94,7 @@ def check_pretraining(network: Network, options: Options) -> None:
     check_trunk(network)
     choose_training_precision(options.precision, choose_device(options.device))
     check_log(options.tensorboard)
-    build(network)
+    try_step(network, options, "class", size, "cross_entropy")
 
 
 def pretrain(

@@ -148,16 +148,25 @@ def check(network: Network, options: Options, task: str = "class", size: tuple[i
         DeepLearningError: one of them does not exist, or the network does not work with patches of the size.
         MissingPackage: a library is not installed.
     """
-    device = choose_device(options.device)
-    dtype = choose_training_precision(options.precision, device)
+    choose_training_precision(options.precision, choose_device(options.device))
     check_log(options.tensorboard)
     make_loss(options.loss, torch.ones(network.classes), task)
     if size is None or is_helper(options):  # the first process speaks for all, and has its device for itself
         build(network)
-        return
+    else:
+        try_step(network, options, task, size, options.loss)
+
+
+def try_step(network: Network, options: Options, task: str, size: tuple[int, int], loss: str) -> None:
+    """Take one step on noise; arguments as of :func:`check`. Random numbers and memory are as before afterwards.
+
+    Raises:
+        DeepLearningError: the network does not work with patches of the size.
+    """
     device = prepared_device(options)
+    dtype = choose_training_precision(options.precision, device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        check_step(network, task, size, options.loss, device, dtype)
+        check_step(network, task, size, loss, device, dtype)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
