@@ -210,6 +210,14 @@ def test_training_takes_as_many_threads_as_told(tmp_path: Path) -> None:
     assert torch.get_num_threads() == 1
 
 
+def test_a_first_layer_of_one_cell_with_a_step_learns(tmp_path: Path) -> None:
+    training, _ = parts(tmp_path, unit="patch", size=8, count=8, shares=(1.0, 0.0, 0.0))
+    options = {"architecture": "repvgg_a0", "network": {}, "unit": "patch", "shape": (8, 8), "epochs": 1}
+    found = fitted(tmp_path, training, None, **options)
+    assert np.isfinite(found.history[0]["training_loss"])
+    assert found.module.inner.stem.conv_1x1.conv.stride == (2, 2)  # what is saved, exported and predicted with
+
+
 def test_sums_have_one_order_on_a_cpu_only() -> None:
     for kind in ("cpu", "cuda", "mps"):
         with quietly(torch.device(kind)):

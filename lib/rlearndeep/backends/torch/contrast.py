@@ -33,6 +33,7 @@ from rlearndeep.backends.torch.machinery import (
     prepared_device,
     quietly,
 )
+from rlearndeep.backends.torch.striding import without_steps
 from rlearndeep.backends.torch.transfer import Initial, Tuning, encoder_of, fitted
 from rlearndeep.backends.torch.trunk import check_trunk
 from rlearndeep.errors import DeepLearningError
@@ -159,7 +160,7 @@ def pretrain(
 def _begun(network: Network, size: tuple[int, int], initial: Initial | None, seed: int) -> Contrast:
     """The encoder and the head before the first step."""
     torch.manual_seed(seed)
-    module = module_laid_out(Contrast(network, size))
+    module = module_laid_out(without_steps(Contrast(network, size)))
     if initial is not None:
         initial.load_into(module.trunk.network)
     return module

@@ -36,6 +36,7 @@ from rlearndeep.backends.torch.machinery import (
 )
 from rlearndeep.backends.torch.networks import build
 from rlearndeep.backends.torch.step import check_step
+from rlearndeep.backends.torch.striding import without_steps
 from rlearndeep.backends.torch.transfer import Initial, Tuning
 from rlearndeep.model import Network
 from rlearndeep.scene.bands import BandStatistics
@@ -129,7 +130,7 @@ def _learner(
 def _begun(network: Network, initial: Initial | None, seed: int) -> nn.Module:
     """The network before the first step."""
     torch.manual_seed(seed)
-    module = module_laid_out(build(network))
+    module = module_laid_out(without_steps(build(network)))
     if initial is not None:
         initial.load_into(module)
     return module
