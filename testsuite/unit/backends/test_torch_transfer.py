@@ -481,7 +481,7 @@ def test_a_refusal_names_the_file_that_would_fit(tmp_path: Path) -> None:
         begun(tmp_path / "w.pth", target(Network("unet", 3, 3, {"encoder": "tu-tf_efficientnetv2_b0"}), RGB))
 
 
-@pytest.mark.parametrize("size", ((32, 64), (64, 64), (224, 224)))
+@pytest.mark.parametrize("size", ((32, 64), (64, 64), (224, 224), (32, 1568)))
 def test_what_a_transformer_knows_of_positions_is_kept_for_patches_of_another_size(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:

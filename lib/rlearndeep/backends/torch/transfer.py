@@ -110,7 +110,7 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
                 tensors[name] = turned
                 renewed |= set() if are_the_same(target.bands, bands) else {name}
         else:
-            tensors.update(_of_its_size(name, tensor, outline))
+            tensors.update(_of_its_size(name, tensor, outline, name in positions))
     needed = _check(tensors, source, target, expected)
     taken = f"{len(_weighty({*tensors, *rows}))} of {len(_weighty(expected))} tensors"
     anew = sum(name not in tensors for name in needed if not name.startswith(_BRANCHES))
@@ -118,12 +118,16 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
     return Initial(tensors, frozenset(renewed), rows, source.origin, note, source.licence)
 
 
-def _of_its_size(name: str, tensor: Tensor, outline: nn.Module) -> dict[str, Tensor]:
-    """The tensor by its name, resampled where it tells positions; nothing where it cannot be."""
+def _of_its_size(name: str, tensor: Tensor, outline: nn.Module, has_positions: bool) -> dict[str, Tensor]:
+    """The tensor by its name, resampled where it tells positions; nothing where it has another shape and cannot be.
+
+    Places of a square may be as many as those of a patch that is none.
+    """
     owner, _, own = name.rpartition(".")
     layer: Any = outline.get_submodule(owner)
-    resampled = tensor if tensor.shape == getattr(layer, own).shape else resampled_positions(tensor, own, layer)
-    return {} if resampled is None else {name: resampled}
+    resampled = resampled_positions(tensor, own, layer) if has_positions else None
+    found = tensor if resampled is None else resampled
+    return {name: found} if found.shape == getattr(layer, own).shape else {}
 
 
 def _shapes(network: Network) -> dict[str, torch.Size]:
