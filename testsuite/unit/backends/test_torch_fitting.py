@@ -493,6 +493,45 @@ def test_a_batch_that_does_not_fit_is_computed_in_pieces_with_the_same_result(
         assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-5)
 
 
+def test_gradients_of_pieces_before_one_that_does_not_fit_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, _ = parts(tmp_path, size=4, count=24, shares=(1.0, 0.0, 0.0))
+    options = {"network": {"hidden": [8], "dropout": 0.0}, "batch_size": 12, "epochs": 1, "optimizer": "sgd"}
+    whole = fitted(tmp_path, training, None, **options)
+    forward, sizes = PerCell.forward, []
+
+    def fuller_at_the_second_piece(self: Any, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(sizes) in (1, 3):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(PerCell, "forward", fuller_at_the_second_piece)
+    pieces = fitted(tmp_path, training, None, warn=lambda _: None, **options)
+    assert sizes == [12, 6, 6, *[3] * 8]
+    for first, second in zip(tensors(whole), tensors(pieces), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_in_pieces_goes_on_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, validation = parts(tmp_path, size=4, count=40)
+    forward, said = PerCell.forward, []
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(PerCell, "forward", limited)
+    options = {"folder": tmp_path / "run", "warn": said.append, "batch_size": 8, "epochs": 2}
+    with pytest.raises(_Stopped):
+        fitted(tmp_path, training, validation, progress=_stop_after(1), **options)
+    assert len(said) == 1
+    fitted(tmp_path, training, validation, **options)
+    assert len(said) == 1
+
+
 def test_one_patch_that_does_not_fit_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = parts(tmp_path, size=4, count=10)
 
