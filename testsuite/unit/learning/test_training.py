@@ -235,6 +235,17 @@ def test_a_model_that_stands_is_not_trained_again_for_its_export(tmp_path: Path)
     assert [entry.name for entry in tmp_path.glob(".*")] == []
 
 
+def test_an_interrupted_export_says_how_to_go_on_and_may(tmp_path: Path) -> None:
+    target, file, backend, said = tmp_path / "model", tmp_path / "model.onnx", fake_backend(), []
+    plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
+    training.train(plan, target, backend, onnx=file)
+    backend.export_onnx = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+    for command in ("train model=m", "train model=m -r"):
+        with pytest.raises(KeyboardInterrupt):
+            export(target, backend, file, command=command, warn=said.append)
+        assert said[-1].endswith("is whole. To export it: train model=m -r") and finished(target)
+
+
 def test_a_run_whose_model_stands_needs_no_file_of_scores(tmp_path: Path) -> None:
     target, file, backend = tmp_path / "model", tmp_path / "model.onnx", fake_backend()
     plan = training.prepare([make_patches(tmp_path / "patches")], Settings(), backend)
