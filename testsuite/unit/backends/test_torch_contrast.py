@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch import contrast, contrast_learner
+from rlearndeep.backends.torch import contrast, contrast_learner, step
 from rlearndeep.backends.torch.contrast_loss import nt_xent, paired_loss
 from rlearndeep.backends.torch.transfer import encoder_of
 from rlearndeep.backends.torch.trunk import Trunk
@@ -296,13 +296,24 @@ def test_a_training_that_was_interrupted_does_not_pre_train_again(tmp_path: Path
         ({"nodes": 2}, "got nodes=2"),
         ({"epochs": 3}, "epochs= is for training with labels"),
         ({"augment": ("flip",)}, "augment= is for training with labels"),
-        ({"architecture": "csatv2", "network": {}}, "must work with patches of 16 x 16 cells; 'csatv2' does not"),
     ),
 )
 def test_what_cannot_be_pre_trained_is_refused(tmp_path: Path, values: dict[str, Any], fragment: str) -> None:
     make_textures(tmp_path / "unlabelled", 64)
     with pytest.raises(DeepLearningError, match=fragment):
         pretrained.prepare_alone(settings(tmp_path / "unlabelled", **values), backend)
+
+
+def test_a_network_that_fails_with_the_patches_is_refused_before_pre_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*_: Any) -> None:
+        raise RuntimeError("The size of tensor a must match")
+
+    monkeypatch.setattr(step, "_learn", learn)
+    make_textures(tmp_path / "unlabelled", 64)
+    with pytest.raises(DeepLearningError, match=r"must work with patches of 16 x 16 cells; .* does not \(The size of"):
+        pretrained.prepare_alone(settings(tmp_path / "unlabelled"), backend)
 
 
 def test_a_loss_that_is_no_number_and_a_full_memory_end_in_a_message(

@@ -45,6 +45,8 @@ def checked(architecture: str, size: tuple[int, int], encoder: str = "", task: s
         ("unet", "tu-efficientformerv2_s0", (40, 64)),
         ("unet", "tu-halonet_h1", (33, 40)),
         ("unet", "tu-efficientformer_l1", (33, 40)),
+        ("unet", "tu-repvgg_a0", (33, 40)),
+        ("unet", "mobileone_s0", (33, 40)),
     ),
 )
 def test_encoders_of_timm_work_at_any_size(architecture: str, encoder: str, size: tuple[int, int]) -> None:

@@ -10,6 +10,7 @@ from rlearndeep.backends.torch.feeding import Batch, laid_out, module_laid_out
 from rlearndeep.backends.torch.losses import make_loss
 from rlearndeep.backends.torch.machinery import quietly
 from rlearndeep.backends.torch.networks import build, first_line, has_encoder, largest, noise_of, stride
+from rlearndeep.backends.torch.striding import without_steps
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import Network
 
@@ -36,7 +37,7 @@ def check_step(
     Raises:
         DeepLearningError: the network does not work with such patches, or they do not fit the memory.
     """
-    module = build(network)
+    module = without_steps(build(network))
     try:
         with quietly(device), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             module = module_laid_out(module.to(device))
