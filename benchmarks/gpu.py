@@ -71,6 +71,7 @@ def train(place: Path, device: str, count: int) -> None:
     """Print the speed of the loop, of the step alone, and how busy the GPU is during both."""
     make_patches(place / "patches", size=SIDE, count=count, bands=BANDS, shares=(1.0, 0.0, 0.0))
     part = training.training_part(place / "patches")
+    training.REST = 0.0  # a GPU that rests is not busy
     with Busy() as busy:
         found = training.pairs(part, "unet", device)
     looped, alone = (len(part) / statistics.median(values) for values in zip(*found, strict=True))

@@ -14,7 +14,7 @@ import timm
 import torch
 import torchvision
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch.networks import SEGMENTATION, TRANSFORMER
+from rlearndeep.backends.torch.networks import SEGMENTATION, TRANSFORMER, published
 from rlearndeep.backends.torch.transfer import SENTINEL_2, Target, Tuning, initial_weights
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.options import Settings, from_options, resolved
@@ -251,6 +251,24 @@ def test_weights_that_cannot_be_downloaded_name_the_file_and_the_cache(monkeypat
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
     with pytest.raises(DeepLearningError, match="networks of the libraries"):
         initial_weights("imagenet", target(Network("mlp", 4, 3)))
+
+
+@pytest.mark.parametrize("architecture", ("dpt", "unet", "vit_tiny_patch16_224.augreg_in21k"))
+def test_published_weights_are_those_that_the_name_says(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create(name: str, **options: Any) -> None:
+        if options.get("pretrained"):
+            asked.append(name)
+            raise RuntimeError("no connection")
+        return made(name, **options)
+
+    made = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create)
+    encoder = {"dpt": "vit_tiny_patch16_224.augreg_in21k", "unet": "resnet18.a1_in1k"}.get(architecture)
+    with pytest.raises(RuntimeError, match="no connection"):
+        published(Network(architecture, 3, 3, {"encoder": f"tu-{encoder}"} if encoder else {}))
+    assert asked == [encoder or architecture]
 
 
 def test_published_weights_are_taken_from_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -182,15 +182,16 @@ def published(network: Network) -> Mapping[str, Tensor]:
 
     The library's loader reads its cache, or downloads; its errors pass through. The last layer is left out.
     """
-    if network.architecture == TRANSFORMER:
-        network = replace(network, architecture=name_in_timm(network), options={})
     if has_encoder(network):
         segmentation = library("segmentation_models_pytorch", f"The architecture '{network.architecture}'")
         name = _encoder_name(segmentation, network)
-        weights: Any = True if name.startswith("tu-") else "imagenet"
-        return quietly(
-            lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=unet_depth(network), weights=weights)
-        ).state_dict()
+        if network.architecture != TRANSFORMER:
+            weights: Any = True if name.startswith("tu-") else "imagenet"
+            depth = unet_depth(network)
+            return quietly(
+                lambda: segmentation.encoders.get_encoder(name, in_channels=3, depth=depth, weights=weights)
+            ).state_dict()
+        network = replace(network, architecture=name.removeprefix("tu-"), options={})
     module = _of_timm(network, pretrained=True)
     head = module.pretrained_cfg["classifier"]
     heads = tuple(f"{name}." for name in ([head] if isinstance(head, str) else head))
