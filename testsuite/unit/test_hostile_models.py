@@ -285,6 +285,16 @@ def test_parts_that_do_not_fit_are_refused_by_name(
     assert f"'{directory / MANIFEST}'" in message and "Train the model again" in message
 
 
+@pytest.mark.parametrize("largest", (None, (33, 8)))
+def test_a_network_made_for_one_size_is_refused_for_larger_pictures(
+    tmp_path: Path, whole: Path, largest: tuple[int, int] | None
+) -> None:
+    network = Network("unet", 2, 2, {"encoder": "coat_lite_tiny", "size": [8, 8]})
+    item = replace(card(network), largest=largest).to_json("x")
+    message = refused(made(tmp_path / "m", item, (whole / WEIGHTS).read_bytes()), loaded)
+    assert f"rlearndeep:largest is {largest}, its network is made for 32 x 32 cells" in message
+
+
 def test_a_model_without_classes_is_refused(tmp_path: Path, whole: Path) -> None:
     item = card(NETWORKS["class"]).to_json("x")
     item["properties"]["rlearndeep:network"]["classes"] = 0

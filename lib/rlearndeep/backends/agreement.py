@@ -10,13 +10,19 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import MANIFEST, ModelCard, Network
 
 
-def check_card(directory: Path, card: ModelCard, answers: Callable[[str], str]) -> None:
-    """See that the network gives what the card says, and gets the sources that it looks at.
+def check_card(
+    directory: Path,
+    card: ModelCard,
+    answers: Callable[[str], str],
+    largest: Callable[[Network], tuple[int, int] | None],
+) -> None:
+    """See that the network gives what the card says, and gets pictures and sources that it looks at.
 
     Args:
         directory: the model directory, for the message.
         card: what its ``model.json`` says.
         answers: of a back-end.
+        largest: of the same back-end.
 
     Raises:
         DeepLearningError: they do not fit.
@@ -24,6 +30,11 @@ def check_card(directory: Path, card: ModelCard, answers: Callable[[str], str]) 
     unit = _unit(card.network, answers)
     if card.unit != unit:
         raise _unfit(directory, f"rlearndeep:unit is {card.unit}, '{card.network.architecture}' answers per {unit}")
+    limit = largest(card.network)
+    if limit and (card.largest is None or max(card.largest) > max(limit)):
+        raise _unfit(
+            directory, f"rlearndeep:largest is {card.largest}, its network is made for {limit[0]} x {limit[1]} cells"
+        )
     described = {source.name: (len(source.bands), bool(source.dates)) for source in card.branches}
     try:
         looked_at = _looked_at(card.network)

@@ -469,6 +469,7 @@ def _card(plan: Plan, fitted: Any, backend: ModuleType, command: str, started: d
         patch=plan.shape,
         resolution=first.reference.resolution,
         stride=backend.stride(plan.network),
+        largest=plan.shape if backend.largest(plan.network) else None,
         projection=first.projection,
         extent=joined_extent([manifest.extent for manifest in manifests]),
         training={
@@ -507,10 +508,9 @@ def _finished(
 ) -> ModelCard:
     """The card with what can be known only of a trained network: its reach, what bf16 changes, what it knows."""
     part = plan.parts["validation"] if len(plan.parts["validation"]) else plan.parts["training"]
-    limit = backend.largest(plan.network)
-    distance, largest = _surroundings(plan, part, predictor, limit)
+    distance, largest = _surroundings(plan, part, predictor, card.largest)
     images, _ = part.read(_some(len(part), max(_TRIAL_PATCHES, _TRIAL_CELLS // (plan.shape[0] * plan.shape[1]))))
-    if plan.unit == "cell" and not isinstance(images, Inputs) and limit is None:
+    if plan.unit == "cell" and not isinstance(images, Inputs) and card.largest is None:
         images = _side_by_side(images)
     changes = _changes(plan.task, predictor, backend.load(folder, card, plan.settings.device, "bf16"), images)
     space = feature_space(plan.parts["training"], plan.parts["validation"], predictor, plan.settings.seed)

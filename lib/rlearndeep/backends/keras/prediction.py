@@ -17,7 +17,7 @@ from rlearndeep.backends.keras.engine import keras, start
 from rlearndeep.backends.keras.features import aligned, head_weights
 from rlearndeep.backends.keras.layout import as_answer, as_input
 from rlearndeep.backends.keras.module import Module
-from rlearndeep.backends.keras.networks import answers
+from rlearndeep.backends.keras.networks import answers, largest
 from rlearndeep.backends.keras.tasks import decoder, in_units
 from rlearndeep.backends.keras.weights import load_module
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, is_out_of_memory
@@ -108,7 +108,7 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     """
     start()
     chosen = choose_device(device)
-    check_card(directory, card, answers)
+    check_card(directory, card, answers, largest)
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     precision = choose_precision(precision, chosen)

@@ -17,7 +17,7 @@ from rlearndeep.backends.torch.devices import choose_device, choose_precision, d
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out, module_laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
-from rlearndeep.backends.torch.networks import answers, trial
+from rlearndeep.backends.torch.networks import answers, largest, trial
 from rlearndeep.backends.torch.rewriting import in_precision, rewrite
 from rlearndeep.backends.torch.tasks import decoded
 from rlearndeep.backends.torch.weights import load_network
@@ -148,7 +148,7 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
         MissingPackage: the library of the architecture is not installed.
     """
     chosen = choose_device(device)
-    check_card(directory, card, answers)
+    check_card(directory, card, answers, largest)
     if precision == "auto" and float(card.training.get("bf16_changes", 0.0)) > RARE_CHANGES:
         precision = "32"
     dtype = choose_precision(precision, chosen)
