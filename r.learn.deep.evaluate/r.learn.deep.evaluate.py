@@ -360,6 +360,10 @@ def open_ground(settings):
                 "classes. Convert the map with r.mapcalc (int()), or use a floating point reference."
             ).format(map=floating[0], reference=ground.name)
         )
+    if settings.differences and ground.kind == "points":
+        raise DeepLearningError(
+            _("difference= needs a reference of cells; <{}> holds points. Leave difference= out.").format(ground.name)
+        )
     return ground
 
 
@@ -374,10 +378,11 @@ def check_outputs(settings):
                 own.pop()
             )
         )
-    if settings.differences and len(settings.differences) != len(settings.maps):
+    names = len(set(settings.differences))
+    if settings.differences and names != len(settings.maps):
         raise DeepLearningError(
             _("difference= needs one name per input map; got {names} for {maps} maps. Give as many names.").format(
-                names=len(settings.differences), maps=len(settings.maps)
+                names=names, maps=len(settings.maps)
             )
         )
     for path in (settings.matrix, settings.report):
@@ -501,16 +506,11 @@ def assess_classes(settings, region, ground):
     from rlearndeep.accuracy.assessment import Assessment
     from rlearndeep.accuracy.counting import ClassCounting
     from rlearndeep.accuracy.scorer import Scorer
-    from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import cell_areas
     from rlearndeep.gis.references import read_strips
     from rlearndeep.gis.session import show_progress
 
     sampled = ground.kind == "points"
-    if settings.differences and sampled:
-        raise DeepLearningError(
-            _("difference= needs a reference of cells; <{}> holds points. Leave difference= out.").format(ground.name)
-        )
     with ExitStack() as stack:
         scorer = stack.enter_context(Scorer())
         names, layers, trained = layer_names(settings, region, ground)
@@ -524,42 +524,90 @@ def assess_classes(settings, region, ground):
             result.update(points=len(points), points_outside=outside)
             counts = counting.points(strips, points)
         else:
-            codings, watch = difference_writers(settings, region, levels, stack)
-            counts = counting.cells(strips, watch)
+            differences = ClassDifferences(settings, ground, region, levels, stack) if settings.differences else None
+            counts = counting.cells(strips, differences and differences.write)
         is_sample = sampled or bool(settings.strata)
         result.update(Assessment(tuple(settings.maps), counts, levels, is_sample, scorer.of_table).result())
-    if settings.differences:
-        describe_differences(settings, ground, codings)
+        if settings.differences:
+            differences.publish()
     return result, []
 
 
-def difference_writers(settings, region, levels, stack):
-    """Codings of the difference maps, and the function that writes them strip by strip."""
-    from rlearndeep.accuracy.difference import DifferenceCoding
-    from rlearndeep.gis.rasters import CELL_NULL, RasterWriter
+class Differences:
+    """The maps of difference=; they appear together, when they are published."""
 
-    if not settings.differences:
-        return [], None
-    codings = [DifferenceCoding.at(levels[0], number, CELL_NULL) for number in range(len(settings.maps))]
-    tables = [coding.table() for coding in codings]
-    writers = [stack.enter_context(RasterWriter(name, region)) for name in settings.differences]
+    def __init__(self, settings, ground, region, dtype, stack):
+        from rlearndeep.gis.publishing import NewMaps
 
-    def watch(window, units):
-        for number, (coding, table, writer) in enumerate(zip(codings, tables, writers, strict=True)):
-            writer.write(coding.cells(units, number, table).reshape(window.shape))
+        self.settings, self.ground = settings, ground
+        self.maps = stack.enter_context(NewMaps(region))
+        self.writers = [self.maps.open(name, dtype) for name in settings.differences]
 
-    return codings, watch
+    def description(self, number, note, **own):
+        """What belongs to a map beside its cells."""
+        from rlearndeep.gis.publishing import Description
+
+        source = self.settings.maps[number]
+        title = _("Difference of {map} and {reference}").format(map=source, reference=self.ground.name)
+        return Description(title, source=source, note=note, **own)
+
+    def publish(self):
+        """Let the maps appear."""
+        from rlearndeep.gis.publishing import uninterrupted
+
+        descriptions = {name: self.described(number) for number, name in enumerate(self.settings.differences)}
+        with uninterrupted():
+            self.maps.publish(descriptions)
 
 
-def describe_differences(settings, ground, codings):
-    """Categories, colours and texts of the difference maps."""
-    from rlearndeep.gis.rasters import describe_raster, write_class_table
+class ClassDifferences(Differences):
+    """Which class of the reference is mapped as which."""
 
-    for name, source, coding in zip(settings.differences, settings.maps, codings, strict=True):
-        write_class_table(name, coding.class_table())
-        title = _("Difference of {map} and {reference}").format(map=source, reference=ground.name)
-        text = _("category = class of the reference x {base} + class of the map").format(base=coding.base)
-        describe_raster(name, title, text, source=source)
+    def __init__(self, settings, ground, region, levels, stack):
+        from rlearndeep.accuracy.difference import DifferenceCoding
+        from rlearndeep.gis.rasters import CELL_NULL
+
+        self.codings = [DifferenceCoding.at(levels[0], number, CELL_NULL) for number in range(len(settings.maps))]
+        self.tables = [coding.table() for coding in self.codings]
+        super().__init__(settings, ground, region, "int32", stack)
+
+    def write(self, window, units):
+        """Write a strip."""
+        for number, (coding, table) in enumerate(zip(self.codings, self.tables, strict=True)):
+            self.writers[number].write(coding.cells(units, number, table).reshape(window.shape))
+
+    def described(self, number):
+        """What belongs to a map beside its cells."""
+        from rlearndeep.gis.publishing import class_legend
+
+        coding = self.codings[number]
+        labels, colors = class_legend(coding.class_table())
+        note = _("category = class of the reference x {base} + class of the map").format(base=coding.base)
+        return self.description(number, note, labels=labels, colors=colors)
+
+
+class ValueDifferences(Differences):
+    """Map minus reference."""
+
+    def __init__(self, settings, ground, region, stack):
+        super().__init__(settings, ground, region, "float64", stack)
+        self.largest = [0.0] * len(self.writers)
+
+    def write(self, _window, maps, reference):
+        """Write a strip."""
+        import numpy as np
+
+        for number, values in enumerate(maps):
+            difference = values - reference
+            self.writers[number].write(difference)
+            largest = np.fmax.reduce(np.abs(difference), axis=None, initial=0.0)
+            self.largest[number] = max(self.largest[number], float(largest))
+
+    def described(self, number):
+        """What belongs to a map beside its cells."""
+        from rlearndeep.gis.publishing import differences
+
+        return self.description(number, _("map minus reference"), ramp=differences(self.largest[number]))
 
 
 def assess_values(settings, region, ground):
@@ -596,36 +644,12 @@ def assess_values(settings, region, ground):
             result.update(points=len(points), points_outside=outside)
             counts = counting.points(strips, points)
         else:
-            counts = counting.cells(strips, value_writers(settings, region, stack))
+            differences = ValueDifferences(settings, ground, region, stack) if settings.differences else None
+            counts = counting.cells(strips, differences and differences.write)
         result.update(value_result(settings.maps, counts, zones))
-    if settings.differences:
-        describe_values(settings, ground)
+        if settings.differences:
+            differences.publish()
     return result, [(counting.limits, entry.scatter) for entry in counts]
-
-
-def value_writers(settings, region, stack):
-    """Function that writes the difference maps, map minus reference, strip by strip; None without such maps."""
-    from rlearndeep.gis.rasters import RasterWriter
-
-    if not settings.differences:
-        return None
-    writers = [stack.enter_context(RasterWriter(name, region, dtype="float64")) for name in settings.differences]
-
-    def watch(_window, maps, reference):
-        for values, writer in zip(maps, writers, strict=True):
-            writer.write(values - reference)
-
-    return watch
-
-
-def describe_values(settings, ground):
-    """Colours and texts of the difference maps of values."""
-    from rlearndeep.gis.rasters import describe_raster
-
-    for name, source in zip(settings.differences, settings.maps, strict=True):
-        gs.run_command("r.colors", map=name, color="differences", quiet=True)
-        title = _("Difference of {map} and {reference}").format(map=source, reference=ground.name)
-        describe_raster(name, title, _("map minus reference"), source=source)
 
 
 def write_files(settings, result, scatters):

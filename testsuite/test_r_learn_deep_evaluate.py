@@ -124,6 +124,12 @@ def test_points_with_values_score_a_value_map(olofsson):
     assert result["maps"][0]["bias"] == pytest.approx(sum(errors) / 175)
 
 
+@pytest.mark.parametrize("column", ["value", "number"])
+def test_points_have_no_difference_map(olofsson, column):
+    arguments = ("input=classes", "vector=sample", f"column={column}", "difference=never")
+    assert "needs a reference of cells" in olofsson.error(TOOL, *arguments)
+
+
 def test_raster_reference_exact(small):
     result = small.json(TOOL, "input=good", "reference=truth")
     entry = result["maps"][0]
@@ -188,6 +194,23 @@ def test_value_maps_and_their_difference(small):
     result = small.json(TOOL, "input=values,truth", "reference=float_truth", "difference=gap,none")
     assert [entry["rmse"] for entry in result["maps"]] == [0.5, 0.0]
     assert "min=0.5" in small.ok("r.info", "-r", "map=gap")
+    rules = small.ok("r.colors.out", "map=gap").splitlines()
+    assert rules[:3] == ["-0.5 0:0:255", "0 255:255:255", "0.5 255:0:0"]
+    assert "Difference of values and float_truth" in small.ok("r.info", "-e", "map=gap")
+
+
+def test_difference_maps_appear_together_or_not_at_all(grass):
+    grass.ok("g.region", "n=4", "s=0", "w=0", "e=6", "rows=4", "cols=6")
+    for number in (1, 2, 3):
+        raster(grass, f"map{number}", f"{number}.5")
+    colors = grass.mapset / "colr"
+    colors.write_text("no map can have colours here")
+    arguments = ("input=map1,map2", "reference=map3", "difference=one,two")
+    assert "all maps are as they were before" in grass.error(TOOL, *arguments)
+    assert grass.maps("raster") == ["map1", "map2", "map3"]
+    colors.unlink()
+    grass.ok(TOOL, *arguments)
+    assert grass.maps("raster") == ["map1", "map2", "map3", "one", "two"]
 
 
 def test_difference_map_has_pairs_labels_and_history(small):
@@ -313,6 +336,7 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
         (("input=good", "reference=truth", "model=/nowhere"), "model.json"),
         (("input=good", "reference=truth", "matrix=/nowhere/m.csv"), "/nowhere"),
         (("input=good,poor", "reference=truth", "difference=one"), "one name per input map"),
+        (("input=good,poor", "reference=truth", "difference=one,one"), "one name per input map"),
         (("input=good", "reference=truth", "footprints=plots"), "part"),
     ],
 )

@@ -82,6 +82,12 @@ def viridis(low: float, high: float) -> tuple[tuple[float, Color], ...]:
     return tuple((low + (high - low) * share, color) for share, color in _VIRIDIS)
 
 
+def differences(largest: float) -> tuple[tuple[float, Color], ...]:
+    """Colours from blue over white at zero to red, as far from zero on both sides."""
+    ends = largest or 1.0
+    return ((-ends, (0, 0, 255)), (0.0, (255, 255, 255)), (ends, (255, 0, 0)))
+
+
 class NewMaps:
     """Maps of one region that are written side by side and published together.
 
@@ -235,5 +241,5 @@ def _check(name: str, whole: object) -> None:
     if not whole:
         raise DeepLearningError(
             f"All that belongs to raster map <{name}> must be written; the disk took a part of it only, and no map was "
-            "published. Check disk space, then continue with -r."
+            "published. Check disk space, then run the command again, a prediction with -r."
         )

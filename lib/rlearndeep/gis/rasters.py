@@ -12,13 +12,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import grass.script as gs
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.session import MASK_VARIABLE, cell_head, libraries, mapset, region_of
-from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.geometry import Region, Window
 
 CELL_NULL = np.iinfo(np.int32).min
@@ -430,24 +428,6 @@ def check_new_raster(name: str, overwrite: bool) -> None:
         raise DeepLearningError(
             f"Raster map <{name}> is not replaced unasked; it exists. Choose another name or add --overwrite."
         )
-
-
-def write_class_table(name: str, classes: ClassTable) -> None:
-    """Give a class map the categories, labels and colours of its classes."""
-    entries = list(zip(classes, classes.labels, classes.colors, strict=True))
-    labels = "".join(f"{entry.category}\t{' '.join(label.split())}\n" for entry, label, _ in entries)
-    gs.write_command("r.category", map=name, separator="tab", rules="-", stdin=labels, quiet=True)
-    colors = "".join(f"{entry.category} {red}:{green}:{blue}\n" for entry, _, (red, green, blue) in entries)
-    gs.write_command("r.colors", map=name, rules="-", stdin=colors, quiet=True)
-
-
-def describe_raster(
-    name: str, title: str, description: str, units: str = "", source: str = "", label: str = ""
-) -> None:
-    """Write title, description, units, first data source and semantic label of a raster, and the command."""
-    texts = {"title": title, "units": units, "source1": source, "description": description, "semantic_label": label}
-    gs.run_command("r.support", map=name, quiet=True, **{key: text for key, text in texts.items() if text})
-    gs.raster_history(name, overwrite=True)
 
 
 def cell_areas(region: Region) -> NDArray[np.float64]:

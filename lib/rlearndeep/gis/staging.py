@@ -77,7 +77,7 @@ class Stage:
                 if not overwrite and _exists(self._mapset / _HEADER / name):
                     raise DeepLearningError(
                         f"Raster map <{name}> is not replaced unasked; it was made while this map was computed. "
-                        "Rename it, or add --overwrite, and continue with -r."
+                        "Rename it, or add --overwrite, and run the command again, a prediction with -r."
                     )
             for name in names:
                 self._keep_dependants(name)
@@ -205,7 +205,7 @@ def _moving(mapset: Path) -> Iterator[None]:
     except OSError as error:
         raise DeepLearningError(
             f"New maps must be moved into '{mapset}'; that failed ({error.strerror or error}), and all maps are as "
-            "they were before. Check disk space and permissions, then continue with -r."
+            "they were before. Check disk space and permissions, then run the command again, a prediction with -r."
         ) from error
 
 

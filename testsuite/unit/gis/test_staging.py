@@ -149,7 +149,7 @@ def test_a_map_that_appeared_meanwhile_is_not_replaced_unasked(mapset: Path) -> 
     stage = staged(mapset)
     make_map(mapset, "three", "of another process")
     before = files(mapset)
-    with pytest.raises(DeepLearningError, match=r"<three> is not replaced unasked.*continue with -r"):
+    with pytest.raises(DeepLearningError, match=r"<three> is not replaced unasked.*with -r"):
         stage.put_in_place(("one", "three"), overwrite=False)
     assert files(mapset) == before
     stage.put_in_place(NAMES, overwrite=True)
