@@ -514,7 +514,8 @@ def test_gradients_of_pieces_before_one_that_does_not_fit_are_forgotten(
         torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
 
 
-def test_a_run_in_pieces_goes_on_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rate", [0.001, "auto"])
+def test_a_run_in_pieces_goes_on_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float | str) -> None:
     training, validation = parts(tmp_path, size=4, count=40)
     forward, said = PerCell.forward, []
 
@@ -524,7 +525,7 @@ def test_a_run_in_pieces_goes_on_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         return forward(self, images)
 
     monkeypatch.setattr(PerCell, "forward", limited)
-    options = {"folder": tmp_path / "run", "warn": said.append, "batch_size": 8, "epochs": 2}
+    options = {"folder": tmp_path / "run", "warn": said.append, "batch_size": 8, "epochs": 2, "learning_rate": rate}
     with pytest.raises(_Stopped):
         fitted(tmp_path, training, validation, progress=_stop_after(1), **options)
     assert len(said) == 1

@@ -90,7 +90,7 @@ class Learner(Trainee):
         self.largest = int(state["largest"])
 
     def find_rate(self, training: Feed) -> float:
-        """The learning rate of a range test; the network is as before afterwards."""
+        """The learning rate of a range test; the network is as before afterwards, what fits the memory is known."""
         before = self.state(), self.weights()
         self._random.manual_seed(self._seed)
         torch.manual_seed(self._seed)
@@ -104,7 +104,9 @@ class Learner(Trainee):
             return float(self._over_processes(self._step(images, labels)[None]))
 
         rate = range_test(loss_at)
+        largest = self.largest
         self.restore(*before)
+        self.largest = largest
         return rate
 
     def _endless(self, training: Feed) -> Iterator[tuple[Batch, Tensor]]:
