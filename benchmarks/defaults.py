@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Which settings learn best on real scenes, by the score of the validation part: where the defaults come from.
 
-    benchmarks/defaults.py [DATA [scene...]]      scenes: cells, polygons, landcover, buildings
+    benchmarks/defaults.py [DATA [scene...]]      scenes: cells, polygons, landcover, buildings,
+                                               stems
 
 Trains each scene with the defaults and with one setting changed at a time, with two seeds. Runs are kept in
 ``defaults.csv`` beside this script, and one that stands there is not repeated; ``defaults.md`` is the table made of
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from real_scenes import _north_carolina, answer, grass, import_bands
+from real_scenes import _injune, _north_carolina, answer, grass, import_bands
 from session import ROOT, project
 
 sys.path.insert(0, str(ROOT / "lib"))
@@ -102,6 +103,15 @@ def buildings(data: Path) -> None:
     )
 
 
+def stems(data: Path) -> None:
+    """Aerial image of 14 bands, number of tree stems in cells of 10 x 10; blocks are the validation part."""
+    _injune(data)
+    answer(
+        *("v.sample.patches", "group=casi", "raster=stems_per_cell", "label=center", "size=10", "stride=10"),
+        *("split=block", "shares=70,30,0", "block_size=50", "patches=patches", "output=places"),
+    )
+
+
 SCENES = {
     "cells": Scene(
         "Sentinel-2 (aber), perceptron on single cells",
@@ -115,8 +125,15 @@ SCENES = {
             "scheduler": ("cosine", "none"),
             "standardize": ("cell",),
             "class_weights": ("balanced",),
-            "network": ({"dropout": 0.0}, {"dropout": 0.4}),
+            "network": (
+                {"dropout": 0.0},
+                {"dropout": 0.4},
+                {"hidden": [64]},
+                {"hidden": [256, 128]},
+                {"hidden": [128, 64, 32]},
+            ),
             "optimizer": ("sgd",),
+            "weight_decay": (0.0,),
         },
     ),
     "polygons": Scene(
@@ -128,6 +145,8 @@ SCENES = {
             "patience": (0,),
             "learning_rate": (0.0003, 0.003),
             "augment": ((), ("flip", "rotate", "jitter")),
+            "architecture": ("cnn", "resnet34"),
+            "weight_decay": (0.0,),
         },
     ),
     "landcover": Scene(
@@ -139,6 +158,9 @@ SCENES = {
             "learning_rate": (0.0003, 0.003),
             "augment": ((), ("flip", "rotate", "jitter")),
             "loss": (DICE.partition("=")[2],),
+            "architecture": ("fpn", "deeplabv3plus"),
+            "network": ({"encoder": "resnet34"},),
+            "weight_decay": (0.0,),
         },
     ),
     "buildings": Scene(
@@ -150,6 +172,20 @@ SCENES = {
             "epochs": (20,),
             "augment": ((), ("flip", "rotate", "jitter")),
             "loss": (DICE.partition("=")[2],),
+            "network": ({"encoder": "resnet34"},),
+        },
+    ),
+    "stems": Scene(
+        "aerial image (Injune), ResNet-18, number of tree stems in patches of 10 x 10 cells",
+        "EPSG:32755",
+        stems,
+        {
+            "batch_size": (8, 32),
+            "learning_rate": (0.0003, 0.003),
+            "augment": ((), ("flip", "rotate", "jitter")),
+            "loss": ("mae", "huber"),
+            "architecture": ("cnn",),
+            "weight_decay": (0.0,),
         },
     ),
 }
@@ -166,8 +202,10 @@ def changed(scene: Scene) -> Iterator[tuple[str, Settings]]:
 def _as_given(name: str, value: Any) -> str:
     """A setting as it is typed."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}={entry}" for key, entry in value.items())
-    return f"{name}={','.join(value) or 'none'}" if isinstance(value, tuple) else f"{name}={value}"
+        return ", ".join(_as_given(key, entry) for key, entry in value.items())
+    if isinstance(value, tuple | list):
+        return f"{name}={','.join(map(str, value)) or 'none'}"
+    return f"{name}={value}"
 
 
 def measured(dataset: PatchDataset, settings: Settings) -> dict[str, Any]:
@@ -179,6 +217,8 @@ def measured(dataset: PatchDataset, settings: Settings) -> dict[str, Any]:
         history = fit(plan, Path(folder), backend).history
     measure = plan.task.measure
     best = max(measure.sign * row[measure.column] for row in history) * measure.sign
+    if plan.values:  # more is better for all
+        best = 1 - (best / plan.values["validation"].std) ** 2
     chosen = f"batches of {plan.settings.batch_size}, {plan.settings.epochs} epochs at most"
     seconds = round(time.process_time() - start, 1)
     return {"score": round(best, 5), "seconds": seconds, "epochs": len(history), "settings": chosen}
@@ -235,11 +275,11 @@ def table(rows: list[dict[str, str]]) -> str:
     lines = [
         "# Where the defaults come from",
         "",
-        "Made by `benchmarks/defaults.py`; the runs are in `defaults.csv`. Best score (macro F1) of the validation",
-        "part, mean of two seeds; one setting is changed at a time. First the defaults with both seeds, then the",
-        "difference that a change makes. **Bold**: both seeds of the change are above, or below, both of the defaults.",
-        "Empty: not measured. Two seeds show large differences only; the best epoch is chosen by the same score, so",
-        "more epochs flatter a little. Test parts were not looked at.",
+        "Made by `benchmarks/defaults.py`; the runs are in `defaults.csv`. Best score (macro F1; R2 of values) of the",
+        "validation part, mean of two seeds; one setting is changed at a time. First the defaults with both seeds,",
+        "then the difference that a change makes. **Bold**: both seeds of the change are above, or below, both of the",
+        "defaults. Empty: not measured. Two seeds show large differences only; the best epoch is chosen by the same",
+        "score, so more epochs flatter a little. Test parts were not looked at.",
         "",
         *(f"* {name}: {SCENES[name].words}; {_chosen(rows, name)}" for name in names),
         "",

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The four commands on real scenes, scored on ground that no training patch touched.
 
-    benchmarks/real_scenes.py DATA [scene...]      scenes: aber, massachusetts, north_carolina, resnet
+    benchmarks/real_scenes.py DATA [scene...]      scenes: aber, massachusetts, north_carolina, resnet,
+                                                   zion, injune
 
 Prints a row per score, with the baseline it has to beat where there is one, and the seconds of the scene. Maps are
 written as PNG beside each other into the folder ``real_scenes`` of the current directory.
@@ -173,11 +174,61 @@ def resnet(data: Path) -> Scores:
     return [("north_carolina polygons, ResNet-18: overall accuracy", pooled_accuracy(matrices), 0.712)]
 
 
+def zion(data: Path) -> Scores:
+    """U-Net under a land cover raster of another grid; accuracy and macro F1 of the map on the test blocks."""
+    folder = data / "zion_landsat8"
+    for band in range(2, 6):
+        grass("r.in.gdal", "-o", f"input={folder}/landsat_b{band}.tif", f"output=landsat_b{band}")
+    grass("i.group", "group=landsat", "input=" + ",".join(f"landsat_b{band}" for band in range(2, 6)))
+    grass("g.region", "raster=landsat_b2")
+    grass("r.import", f"input={folder}/nlcd.tif", "output=nlcd", "resample=nearest")
+    answer(
+        *("v.sample.patches", "group=landsat", "raster=nlcd", "size=64", "stride=32", "split=block", "block_size=128"),
+        *("patches=zion", "output=zion", "seed=1"),
+    )
+    answer("r.learn.deep.train", "patches=zion", "model=zion_model", "seed=1")
+    answer("r.learn.deep.predict", "group=landsat", "model=zion_model", "output=zion_map")
+    grass("v.to.rast", "input=zion", "output=zion_test", "use=val", "value=1", "type=area", "where=part = 'test'")
+    grass("r.mapcalc", "expression=truth = if(isnull(zion_test), null(), nlcd)")
+    scores = answer("r.learn.deep.evaluate", "input=zion_map", "reference=truth")["maps"][0]
+    picture("zion", ("d.rast", "map=zion_map"), ("d.legend", "raster=zion_map"))
+    return [
+        ("zion: test blocks, overall accuracy", scores["overall_accuracy"], 0.747),
+        ("zion: test blocks, macro F1", scores["f1_macro"], 0.396),
+    ]
+
+
+def _injune(data: Path) -> None:
+    import_bands(data / "injune_stems/injune_p142_casi.tif", "casi")
+    grass("v.in.ogr", "-o", f"input={data}/injune_stems/stems.gpkg", "output=stems")
+    grass("g.region", "raster=casi.1", "res=10", "-a")
+    grass("v.out.ascii", "input=stems", "output=stems.txt", "format=point")
+    grass("r.in.xyz", "input=stems.txt", "output=counted", "method=n")
+    grass("r.mapcalc", "expression=stems_per_cell = float(if(isnull(counted), 0, counted))")
+    grass("g.region", "raster=casi.1")
+
+
+def injune(data: Path) -> Scores:
+    """Number of stems in cells of 10 m from patches of 1 m, several splits into blocks; mean R2 of the test parts."""
+    _injune(data)
+    tests = []
+    for seed in range(1, 6):
+        answer(
+            *("v.sample.patches", "group=casi", "raster=stems_per_cell", "label=center", "size=10", "stride=10"),
+            *("split=block", "block_size=50", "patches=stems", "output=stems_places", f"seed={seed}"),
+        )
+        scores = answer("r.learn.deep.train", "patches=stems", "model=stems_model", f"seed={seed}")
+        tests.append(scores["parts"]["test"])
+    return [("injune: test blocks of five splits, mean R2", sum(test["r2"] for test in tests) / len(tests), 0.20)]
+
+
 SCENES: dict[str, tuple[str, Callable[[Path], Scores]]] = {
     "aber": ("EPSG:27700", aber),
     "massachusetts": ("EPSG:26986", massachusetts),
     "north_carolina": ("EPSG:32119", north_carolina),
     "resnet": ("EPSG:32119", resnet),
+    "zion": ("EPSG:32612", zion),
+    "injune": ("EPSG:32755", injune),
 }
 
 
