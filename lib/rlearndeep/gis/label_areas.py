@@ -232,12 +232,13 @@ def write_columns(vector: LabelVector, columns: Mapping[str, str], rows: Mapping
         quiet=True,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        universal_newlines=True,  # what GRASS 8.5 does unasked, and older ones do not
     )
-    _, errors = process.communicate(gs.encode(";\n".join(lines) + ";\n"))
+    _, errors = process.communicate(";\n".join(lines) + ";\n")
     if process.returncode:
         raise DeepLearningError(
             f"The table of <{vector.name}> must be writable; the database says: "
-            f"{' '.join(gs.decode(errors).split())[:200]}. Check it with db.connect -p and v.db.connect."
+            f"{' '.join(errors.split())[:200]}. Check it with db.connect -p and v.db.connect."
         )
     gs.run_command("v.support", map=vector.name, cmdhist=command_line(), quiet=True)
 
