@@ -104,11 +104,11 @@ def buildings(data: Path) -> None:
 
 
 def stems(data: Path) -> None:
-    """Aerial image of 14 bands, number of tree stems in cells of 10 x 10; blocks are the validation part."""
+    """Aerial image of 14 bands, number of stems in squares of 10 x 10 cells; a fold of blocks validates."""
     _injune(data)
     answer(
-        *("v.sample.patches", "group=casi", "raster=stems_per_cell", "label=center", "size=10", "stride=10"),
-        *("split=block", "shares=70,30,0", "block_size=50", "patches=patches", "output=places"),
+        *("v.sample.patches", "group=casi", "input=squares", "column=stems", "label=center", "size=10", "stride=10"),
+        *("split=column", "split_column=fold", "validation=1", "buffer=0", "patches=patches", "output=places"),
     )
 
 
@@ -137,7 +137,7 @@ SCENES = {
         },
     ),
     "polygons": Scene(
-        "Landsat 7 (North Carolina), ResNet-18 on patches of 7 x 7 cells in areas",
+        "Landsat 7 (North Carolina), small CNN on patches of 7 x 7 cells in areas",
         "EPSG:32119",
         polygons,
         {
@@ -145,7 +145,7 @@ SCENES = {
             "patience": (0,),
             "learning_rate": (0.0003, 0.003),
             "augment": ((), ("flip", "rotate", "jitter")),
-            "architecture": ("cnn", "resnet34"),
+            "architecture": ("resnet18", "mlp"),
             "weight_decay": (0.0,),
         },
     ),
@@ -176,7 +176,7 @@ SCENES = {
         },
     ),
     "stems": Scene(
-        "aerial image (Injune), ResNet-18, number of tree stems in patches of 10 x 10 cells",
+        "aerial image (Injune), small CNN, number of tree stems in patches of 10 x 10 cells",
         "EPSG:32755",
         stems,
         {
@@ -184,7 +184,7 @@ SCENES = {
             "learning_rate": (0.0003, 0.003),
             "augment": ((), ("flip", "rotate", "jitter")),
             "loss": ("mae", "huber"),
-            "architecture": ("cnn",),
+            "architecture": ("resnet18", "mlp"),
             "weight_decay": (0.0,),
         },
     ),

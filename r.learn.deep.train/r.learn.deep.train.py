@@ -54,7 +54,7 @@
 # % required: no
 # % key_desc: name
 # % label: Network, e.g. unet, fpn, deeplabv3plus, segformer, fcn_dilated; resnet18, swin_t, cnn; mlp; fusion
-# % description: Default: mlp for single cells, unet for a label per cell, resnet18 for a label per patch
+# % description: Default: mlp for single cells, unet for a label per cell; for a label per patch resnet18, or cnn where patches have at most 12 x 12 cells and weights=none
 # % guisection: Network
 # %end
 

@@ -59,6 +59,7 @@ def test_presence_is_learned_and_reported_per_class(grass: Grass, tmp_path: Path
         ("cell", 1, 1500, "mlp", "15", 0.95),
         ("cell", 16, 60, "unet", "8", 0.80),
         ("patch", 16, 80, "resnet18", "6", 0.9),
+        ("patch", 8, 80, "cnn", "6", 0.9),
     ),
 )
 def test_each_kind_of_patches_is_learned_with_its_default_network(

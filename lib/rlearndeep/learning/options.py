@@ -48,6 +48,10 @@ _ENCODER_RATE = 0.1
 _STEPWISE = ("unet", "unetplusplus", "manet", "linknet", "fusion")
 _DEEPEST, _SHALLOWEST = 5, 3
 
+# A residual network has halved larger ones to a cell when half of its layers are still to come; of smaller patches a
+# small network learns as much in a tenth of the time (benchmarks/defaults.md).
+_SMALL_PATCH = 12
+
 _CELLS_PER_BATCH = 32 * 64 * 64
 _SINGLE_CELLS_PER_BATCH = 256
 _FEWEST_STEPS = 24
@@ -263,7 +267,12 @@ def resolved(
 
 def architecture_of(settings: Settings, unit: str, shape: tuple[int, int]) -> str:
     """The network that the user chose, or the one that suits the label and the patches."""
-    return settings.architecture or ("mlp" if shape == (1, 1) else "unet" if unit == "cell" else "resnet18")
+    if settings.architecture:
+        return settings.architecture
+    if unit == "cell" or shape == (1, 1):
+        return "mlp" if shape == (1, 1) else "unet"
+    begins = settings.weights != "none" or settings.pretrain != "none"
+    return "resnet18" if begins or max(shape) > _SMALL_PATCH else "cnn"
 
 
 def _refuse_unused(settings: Settings) -> None:

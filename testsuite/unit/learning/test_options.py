@@ -11,10 +11,22 @@ from rlearndeep.learning.options import Settings, from_options, resolved
 
 @pytest.mark.parametrize(
     ("unit", "shape", "architecture"),
-    (("cell", (1, 1), "mlp"), ("cell", (64, 64), "unet"), ("patch", (64, 64), "resnet18")),
+    (
+        ("cell", (1, 1), "mlp"),
+        ("cell", (64, 64), "unet"),
+        ("patch", (64, 64), "resnet18"),
+        ("patch", (12, 12), "cnn"),
+        ("patch", (5, 13), "resnet18"),
+        ("patch", (1, 1), "mlp"),
+    ),
 )
 def test_the_architecture_follows_from_the_label(unit: str, shape: tuple[int, int], architecture: str) -> None:
     assert resolved(Settings(), unit, shape, 100).architecture == architecture
+
+
+@pytest.mark.parametrize("values", ({"weights": "imagenet"}, {"pretrain": "simclr", "unlabelled": ("there",)}))
+def test_an_encoder_that_has_learned_something_is_the_default_for_small_patches(values: dict[str, Any]) -> None:
+    assert resolved(Settings(**values), "patch", (7, 7), 100).architecture == "resnet18"
 
 
 @pytest.mark.parametrize("training", (1, 10, 300, 24000, 10**7))
