@@ -183,7 +183,7 @@ def zion(data: Path) -> Scores:
     grass("g.region", "raster=landsat_b2")
     grass("r.import", f"input={folder}/nlcd.tif", "output=nlcd", "resample=nearest")
     answer(
-        *("v.sample.patches", "group=landsat", "raster=nlcd", "size=64", "stride=32", "split=block", "block_size=128"),
+        *("v.sample.patches", "group=landsat", "raster=nlcd", "size=64", "stride=32", "split=block", "block_size=3840"),
         *("patches=zion", "output=zion", "seed=1"),
     )
     answer("r.learn.deep.train", "patches=zion", "model=zion_model", "seed=1")
