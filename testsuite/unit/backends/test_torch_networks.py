@@ -12,7 +12,7 @@ import pytest
 import torch
 from processor import KERNELS_IN_BFLOAT16
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch import networks
+from rlearndeep.backends.torch import devices, networks
 from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.upsampling import DoublingConvolution
@@ -305,6 +305,18 @@ def test_a_device_or_precision_that_does_not_exist_is_refused(tmp_path: Path) ->
         backend.load(tmp_path, card(built), "cpu", "64")
     with pytest.raises(DeepLearningError, match="GPU"):
         backend.load(tmp_path, card(built), "cpu", "16")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "rounded"),
+    (("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)),
+)
+def test_32_bit_are_all_multiplied_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, rounded: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    devices.multiply_in(dtype, torch.device(device))
+    assert torch.backends.cudnn.allow_tf32 is rounded
 
 
 def test_bf16_changes_scores_little(tmp_path: Path) -> None:

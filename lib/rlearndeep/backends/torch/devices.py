@@ -58,6 +58,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}[name]
 
 
+def multiply_in(dtype: torch.dtype, device: torch.device) -> None:
+    """See that a GPU multiplies all of 32-bit numbers where ``dtype`` is that.
+
+    PyTorch's convolutions round them to ten bits of mantissa (TF32) otherwise, so that a map differs from a CPU's.
+    """
+    if device.type == "cuda" and dtype == torch.float32:
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """True where bf16 is computed by the hardware rather than emulated."""
     if device.type == "cuda":

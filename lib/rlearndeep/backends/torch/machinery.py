@@ -21,7 +21,7 @@ from rlearndeep.backends.machine import is_out_of_memory, keep_memory
 from rlearndeep.backends.recipes import STEPWISE
 from rlearndeep.backends.running import FIRST_RATE, NotFinite, Options
 from rlearndeep.backends.torch.arrays import as_arrays, as_tensors
-from rlearndeep.backends.torch.devices import choose_device, choose_precision
+from rlearndeep.backends.torch.devices import choose_device, choose_precision, multiply_in
 from rlearndeep.backends.torch.transfer import Tuning
 from rlearndeep.errors import DeepLearningError
 
@@ -209,13 +209,15 @@ def make_fabric(device: torch.device, options: Options) -> Any:
     """
     fabric = require("lightning_fabric", "Training with the back-end 'torch'", package="lightning-fabric")
     _silence()
+    dtype = choose_training_precision(options.precision, device)
+    multiply_in(dtype, device)
     try:
         made = fabric.Fabric(
             accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
             devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
             num_nodes=options.nodes,
             strategy=_strategy(options),
-            precision=TRAINER_PRECISION[choose_training_precision(options.precision, device)],
+            precision=TRAINER_PRECISION[dtype],
             plugins=_surroundings(fabric, options),
         )
         made.launch()

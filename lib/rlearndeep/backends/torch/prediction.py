@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlearndeep.backends.agreement import check_card
 from rlearndeep.backends.fusing import growth
 from rlearndeep.backends.machine import RARE_CHANGES, cpu_pixels, is_out_of_memory, keep_memory
-from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe
+from rlearndeep.backends.torch.devices import choose_device, choose_precision, describe, multiply_in
 from rlearndeep.backends.torch.features import aligned, captured, head_name, head_weights
 from rlearndeep.backends.torch.feeding import Batch, laid_out, module_laid_out
 from rlearndeep.backends.torch.folding import fold_batch_norm
@@ -154,6 +154,7 @@ def load(directory: Path, card: ModelCard, device: str = "auto", precision: str 
     dtype = choose_precision(precision, chosen)
     if chosen.type == "cpu" and card.unit == "patch" and min(card.patch) < _SMALLEST_FAST:
         dtype = torch.float32  # as all such inputs are computed
+    multiply_in(dtype, chosen)
     module = load_network(card.network, Path(directory) / card.weights).eval()
     example = trial(card.network, card.patch)
     module = plain = fold_batch_norm(module, example)
