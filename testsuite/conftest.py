@@ -23,6 +23,11 @@ DATA = ROOT.parent / "shared" / "data"
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; threads of one would only disturb the other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests speak of the CPU, whatever the machine has; those of a GPU (test_gpu.py) let their processes see it.
+VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")
+if "RLEARNDEEP_TEST_DEVICE" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 sys.path.insert(0, str(ROOT / "lib"))
 sys.path.insert(0, str(ROOT / "testsuite"))  # synthetic_patches
 
