@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from session import arguments
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "testsuite")]
 
@@ -138,14 +140,14 @@ def cells_per_second(answer: Callable[[Any], Any]) -> float:
     return 4 * TILES * TILE * TILE / (time.perf_counter() - start) / 1e6
 
 
-def main(network: str, count: int) -> None:
+def main(network: str, patches: int) -> None:
     """Print speeds and ratios, medians of several runs."""
     from statistics import median
 
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        plan, _ = prepared(place, network, count)
-        print(f"{network}, {count} patches, medians of {RUNS} runs")
+        plan, _ = prepared(place, network, patches)
+        print(f"{network}, {patches} patches, medians of {RUNS} runs")
         print(f"{'':10}{'training':>10}{'bare':>10}{'ratio':>8}{'prediction':>12}{'bare':>10}{'ratio':>8}")
         for backend, bare in (("torch", bare_torch), ("keras", bare_keras)):
             runs = [(ours(plan, backend, place), bare(plan)) for _ in range(RUNS)]
@@ -159,4 +161,4 @@ def main(network: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "unet", int(sys.argv[2]) if len(sys.argv) > 2 else 320)
+    main(**arguments(__doc__, network="unet", patches=320))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from real_scenes import _injune, _north_carolina, answer, grass, import_bands
-from session import ROOT, project
+from session import ROOT, project, scene_arguments
 
 sys.path.insert(0, str(ROOT / "lib"))
 
@@ -339,11 +339,11 @@ def _verdict(scores: dict[tuple[str, str], list[float]], names: list[str], chang
 def main(data: Path | None, names: list[str]) -> None:
     """Measure what is missing, and write the table."""
     if data:
-        for name in names or list(SCENES):
+        for name in names:
             measure(name, data)
     TABLE.write_text(table(runs()), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else None, sys.argv[2:])
+    main(*scene_arguments(__doc__, SCENES) if len(sys.argv) > 1 else (None, []))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from session import compile_against_grass, median, project, restart_with_libraries
+from session import arguments, compile_against_grass, median, project, restart_with_libraries
 
 CLASSES = 7
 
@@ -79,4 +78,4 @@ def command(*arguments: str) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10000)
+    main(**arguments(__doc__, side=10000))

@@ -30,6 +30,7 @@ from rlearndeep.prediction.answers import Member, Question, Subject
 from rlearndeep.prediction.maps import Layer, Sheets
 from rlearndeep.prediction.planning import make_plan, starts_per_chunk
 from rlearndeep.prediction.stream import strips
+from session import arguments
 from synthetic_patches import make_patches
 
 SIDE = 256
@@ -110,5 +111,4 @@ def main(side: int, device: str, patches: int) -> None:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *("8000", "cuda", "768")[len(sys.argv) - 1 :]]
-    main(int(given[0]), given[1], int(given[2]))
+    main(**arguments(__doc__, side=8000, device="cuda", patches=768))

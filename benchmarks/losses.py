@@ -11,7 +11,6 @@ loss of the scores (the smaller, the better they are as probabilities). One thre
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from rlearndeep.learning.feeding import Part
 from rlearndeep.learning.options import Settings
 from rlearndeep.learning.training import fit, prepare
 from rlearndeep.patches import PatchDataset
-from session import project
+from session import project, scene_arguments
 
 LOSSES = ("cross_entropy", "cross_entropy+dice")
 BATCH = 8
@@ -46,7 +45,7 @@ def scores(module, part: Part) -> tuple[np.ndarray, np.ndarray]:
 def main(data: Path, names: list[str]) -> None:
     """Print a line per scene and loss."""
     backend = get_backend("torch")
-    for name in names or ("landcover", "buildings"):
+    for name in names:
         with project(SCENES[name].crs) as directory:
             os.chdir(directory)
             SCENES[name].sample(data)
@@ -66,6 +65,4 @@ def main(data: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]).resolve(), sys.argv[2:])
+    main(*scene_arguments(__doc__, ("landcover", "buildings")))

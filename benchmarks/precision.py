@@ -24,6 +24,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Sites
 from rlearndeep.model import ModelCard, read_card
 from rlearndeep.patches import PatchDataset
+from session import command_line
 
 PRECISIONS = ("32", "bf16")
 PATCHES = 400
@@ -72,6 +73,6 @@ def main(models: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(sys.argv[1:])
+    parser = command_line(__doc__)
+    parser.add_argument("model", nargs="+")
+    main(parser.parse_args().model)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from session import project, restart_with_libraries, square
+from session import arguments, project, restart_with_libraries, square
 
 BANDS = 5
 CLASSES = 7
@@ -151,4 +150,4 @@ def main(side: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2048)
+    main(**arguments(__doc__, side=2048))

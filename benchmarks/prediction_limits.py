@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from prediction import model_directory
-from session import median, project, restart_with_libraries
+from session import arguments, median, project, restart_with_libraries
 
 SHORT = 2000
 COLS = 500
@@ -74,4 +73,4 @@ def main(rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40000)
+    main(**arguments(__doc__, rows=40000))

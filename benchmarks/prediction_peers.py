@@ -14,14 +14,13 @@ from __future__ import annotations
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
 from prediction import end_to_end, model_directory
-from session import project, restart_with_libraries, run_apart, square
+from session import arguments, project, restart_with_libraries, run_apart, square
 
 BANDS, ROUNDS, TURNS = 5, 3, 5
 
@@ -234,4 +233,4 @@ def main(side: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2048)
+    main(**arguments(__doc__, side=2048))

@@ -7,11 +7,10 @@ benchmarks/raster_io.py [side of the square scene in cells, default 8000]
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from session import compile_against_grass, median, project, restart_with_libraries
+from session import arguments, compile_against_grass, median, project, restart_with_libraries
 
 
 def main(side: int) -> None:
@@ -65,4 +64,4 @@ def main(side: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
+    main(**arguments(__doc__, side=8000))

@@ -18,12 +18,11 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from session import compile_against_grass, project, restart_with_libraries, run_apart
+from session import arguments, compile_against_grass, project, restart_with_libraries, run_apart
 
 SIZE, BANDS, ROUNDS = 64, 5, 3
 MEMORY = 300
@@ -180,5 +179,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[1:]]
-    main(*(numbers + [8000, 30000][len(numbers) :]))
+    main(**arguments(__doc__, side=8000, count=30000))

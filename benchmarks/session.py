@@ -1,19 +1,48 @@
-"""A temporary GRASS project for a benchmark, and the medians that benchmarks print."""
+"""What benchmarks share: arguments, a temporary GRASS project, and the medians that they print."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("v.sample.patches", "r.learn.deep.train", "r.learn.deep.predict", "r.learn.deep.evaluate")
+
+
+def arguments(description: str, **defaults: int | str) -> dict[str, Any]:
+    """The words behind a benchmark's name, by what they mean; those left out have their defaults.
+
+    Args:
+        description: what stands at the top of the benchmark.
+        defaults: in their order.
+    """
+    parser = command_line(description)
+    for name, default in defaults.items():
+        parser.add_argument(name, nargs="?", type=type(default), default=default, help="default: %(default)s")
+    return vars(parser.parse_args())
+
+
+def scene_arguments(description: str, scenes: Iterable[str]) -> tuple[Path, list[str]]:
+    """The directory of the data, and those of the scenes that are asked for: all, where none is named."""
+    parser = command_line(description)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("scene", nargs="*", metavar="scene", choices=[*scenes, []])  # none is checked as a choice, too
+    given = parser.parse_args()
+    return given.data.absolute(), given.scene or list(scenes)
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """A parser whose help is what stands at the top of a benchmark."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from rlearndeep.learning.tasks import ClassTask
 from rlearndeep.model import Network
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.bands import Normalization
+from session import arguments
 from synthetic_patches import CLASSES, make_patches
 
 BATCH = 32
@@ -171,5 +172,4 @@ def main(count: int, device: str, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *("4000", "auto", str(STEPS))[len(sys.argv) - 1 :]]
-    main(int(given[0]), given[1], int(given[2]))
+    main(**arguments(__doc__, count=4000, device="auto", steps=STEPS))
