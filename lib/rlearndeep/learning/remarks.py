@@ -1,4 +1,4 @@
-"""What a user should know before a network is trained."""
+"""What a user should know before a network is trained, and of the trained one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlearndeep.learning.sources import FUSION
 
 # A smaller share of labels that are lost is not worth a message.
 _NOTABLE = 0.01
+_RARE = 0.05
 
 
 def of_labels(sites: Sites, parts: Mapping[str, Part], counts: Mapping[str, NDArray[np.int64]]) -> Iterator[str]:
@@ -50,6 +51,41 @@ def of_sources(sites: Sites, parts: Mapping[str, Part], is_chosen: bool) -> Iter
         if without:
             total = sum(len(site.dataset) for site in sites.sites)
             yield f"{name} has no valid cell in {without} of {total} patches; the network learns to do without it."
+
+
+def of_scores(training: Mapping[str, Any], unit: str) -> Iterator[str]:
+    """Classes that the network does not even find where it was trained on them.
+
+    Args:
+        training: scores of the training part.
+        unit: of a label, ``cell`` or ``patch``.
+    """
+    classes = training.get("classes", ())
+    total = sum(entry["support"] for entry in classes)
+    unfound = [entry for entry in classes if entry["recall"] == 0]
+    if unfound:
+        shares = ", ".join(
+            f"{entry['label']} ({100 * entry['support'] / total:.2g} % of the labels)" for entry in unfound
+        )
+        way_out = "More epochs= may help, or bands that show it"
+        if max(entry["support"] for entry in unfound) < _RARE * total:
+            way_out = (
+                "What is rare weighs little in the loss: loss=cross_entropy+dice or class_weights=balanced may help, "
+                "or more samples of it (per_class=)"
+            )
+        yield f"The network finds no {unit} of {shares}, even in the training part. {way_out}."
+
+
+def of_pictures(largest: tuple[int, int] | None, is_fixed: bool) -> Iterator[str]:
+    """A network that is not shown larger pictures than patches; ``is_fixed`` where it cannot be."""
+    if largest is not None:
+        why = "Within a larger picture the network does worse than in patches of its own"
+        if is_fixed:
+            why = "The network is made for pictures of one size"
+        yield (
+            f"{why}: maps will be made from tiles of the size of a patch. For better ones, sample larger patches "
+            "(size=)."
+        )
 
 
 def _needed(sites: Sites) -> str:

@@ -38,7 +38,7 @@ from rlearndeep.learning.pretraining import (
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
-from rlearndeep.learning.remarks import of_labels, of_sources, of_weights
+from rlearndeep.learning.remarks import of_labels, of_pictures, of_scores, of_sources, of_weights
 from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
@@ -293,14 +293,8 @@ def _trained(
         predictor = backend.load(folder, card, plan.settings.device, "32")
         scores = {**_scores(plan, fitted, predictor), **_gain(plan, found, backend)}
         card = _finished(card, plan, backend, predictor, folder, scores)
-        if card.largest and not card.branches:
-            why = "Within a larger picture the network does worse than in patches of its own"
-            if backend.largest(plan.network):
-                why = "The network is made for pictures of one size"
-            warn(
-                f"{why}: maps will be made from tiles of the size of a patch. For better ones, sample larger patches "
-                "(size=)."
-            )
+        for remark in card.training["remarks"][len(plan.remarks) :]:
+            warn(remark)
         write_history(folder / "history.csv", fitted.history)
         if found is not None:
             write_history(folder / "pretraining.csv", found.history)
@@ -516,7 +510,12 @@ def _finished(
     space = feature_space(plan.parts["training"], plan.parts["validation"], predictor, plan.settings.seed)
     write_feature_space(folder, space)
     novelty = {"vectors": len(space.vectors), "mean_distance": space.mean_distance, "threshold": space.threshold}
-    training = {**card.training, "bf16_changes": changes, "novelty": novelty}
+    remarks = [
+        *plan.remarks,
+        *of_scores(scores["parts"]["training"], plan.unit),
+        *of_pictures(None if card.branches else largest, bool(backend.largest(plan.network))),
+    ]
+    training = {**card.training, "bf16_changes": changes, "novelty": novelty, "remarks": remarks}
     return replace(card, reach=distance, largest=largest, training=training, scores=scores)
 
 
