@@ -65,7 +65,7 @@ def of_scores(training: Mapping[str, Any], unit: str) -> Iterator[str]:
     unfound = [entry for entry in classes if entry["recall"] == 0]
     if unfound:
         shares = ", ".join(
-            f"{entry['label']} ({100 * entry['support'] / total:.2g} % of the labels)" for entry in unfound
+            f"{_name(entry)} ({100 * entry['support'] / total:.2g} % of the labels)" for entry in unfound
         )
         way_out = "More epochs= may help, or bands that show it"
         if max(entry["support"] for entry in unfound) < _RARE * total:
@@ -86,6 +86,11 @@ def of_pictures(largest: tuple[int, int] | None, is_fixed: bool) -> Iterator[str
             f"{why}: maps will be made from tiles of the size of a patch. For better ones, sample larger patches "
             "(size=)."
         )
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    category, label = str(entry["category"]), entry["label"]
+    return f"class {category}" if label == category else label
 
 
 def _needed(sites: Sites) -> str:
