@@ -719,6 +719,46 @@ def test_directory_and_vector_stay_as_a_pair(field):
     assert len(field.ok("db.tables", "-p").split()) == 2
 
 
+def test_footprints_never_replace_the_labels_they_come_from(field):
+    wishes = "group=g", "input=areas", "column=code", "size=1", "split=none", f"patches={directory(field)}"
+    field.ok("g.copy", "vector=areas,second")
+    for output, more in (("areas", ()), ("areas", ("input=areas@PERMANENT",)), ("second", ("agreement=second",))):
+        message = field.error(
+            TOOL, *{key.split("=")[0]: key for key in (*wishes, *more)}.values(), f"output={output}", "--o"
+        )
+        assert f"both <{output}>" in message
+    assert "CHARACTER|kind" in field.ok("v.info", "-c", "map=areas") and not os.path.exists(directory(field))
+
+
+@pytest.mark.parametrize("name", ["2021_fp", "my-fp", "a.b", "or", "fp@PERMANENT"])
+def test_a_name_that_no_vector_can_have_is_refused_before_anything_is_read(field, name):
+    message = field.error(TOOL, "group=g", "raster=classes", "size=4", f"output={name}", f"patches={directory(field)}")
+    assert f"got output={name}." in message
+
+
+def test_the_table_of_footprints_has_a_name_that_the_database_takes(field):
+    for number, name in enumerate(("order", "fp", "FP")):
+        run(field, "raster=classes", "size=4", "split=none", name=str(number), output=name)
+        assert len(field.ok("v.db.select", "-c", f"map={name}", "columns=part").split()) == 42
+    assert sorted(field.ok("db.tables", "-p").split()) == ["FP_1", "areas", "fp", "order_1"]
+
+
+def test_footprints_have_their_table_in_a_database_of_dbf_files(field):
+    field.ok("db.connect", "driver=dbf", "database=$GISDBASE/$LOCATION_NAME/$MAPSET/dbf/")
+    run(field, "raster=classes", "size=4", "split=none")
+    rows = field.ok("v.db.select", "-c", "map=fp", "columns=cat,part,class,label,acquisitio,labelled").splitlines()
+    assert len(rows) == 42 and rows[0] == "1|training|3|wood|g|16"
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence_and_leaves_nothing(field):
+    field.ok("db.connect", "driver=sqlite", f"database={field.mapset}/no/such/directory.db")
+    message = field.error(
+        TOOL, "group=g", "raster=classes", "size=4", "split=none", "output=fp", f"patches={directory(field)}"
+    )
+    assert "db.connect -p" in message
+    assert field.maps("vector") == ["areas"] and not os.path.exists(directory(field))
+
+
 def test_when_the_directory_cannot_be_placed_the_old_vector_comes_back(field, monkeypatch):
     run(field, "raster=classes", "size=4", "split=none")
     run(field, "raster=classes", "size=6", "split=none", name="q", output="new")

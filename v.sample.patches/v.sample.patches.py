@@ -703,6 +703,7 @@ def tell(plan, settings, summary: dict) -> None:
 def job(options: dict, flags: dict) -> dict:
     """Open everything, then plan, write and report."""
     from rlearndeep.backends.machine import keep_memory
+    from rlearndeep.gis.footprints import check_output
     from rlearndeep.gis.groups import open_groups
     from rlearndeep.gis.session import current_region
     from rlearndeep.patches import check_new_directory
@@ -714,6 +715,7 @@ def job(options: dict, flags: dict) -> dict:
     settings = read_settings(options)
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
+    check_output(options["output"], [options["input"], options["agreement"]])
     settings.check_labels(*(options[key] for key in ("input", "raster", "column", "split_column", "layer")))
     region = current_region()
     groups = open_groups(several(options["group"]))
