@@ -417,7 +417,7 @@ def points_in(region, vector, values):
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.references import reference_points
 
-    east, north, position = reference_points(vector)
+    east, north, position = reference_points(vector, region)
     rows, cols = region.cell_at(east, north)
     inside = (rows >= 0) & (rows < region.rows) & (cols >= 0) & (cols < region.cols)
     if not inside.any():

@@ -361,6 +361,48 @@ def test_points_that_meet_in_a_cell_give_their_mean_or_their_number(field):
         )
 
 
+POINTS_OF_SEVERAL = """P 1 3
+ 600055 200055
+ 1 100
+ 1 1
+ 2 7
+P 1 1
+ 600155 200055
+ 1 2
+"""
+
+
+def test_a_point_that_belongs_to_several_features_has_the_label_of_each(field):
+    field.ok("v.in.ascii", "-n", "input=-", "output=several", "format=standard", stdin=POINTS_OF_SEVERAL)
+    field.ok("v.db.addtable", "map=several", "columns=share double precision")
+    field.ok(
+        "db.execute", "input=-", stdin="".join(f"update several set share={n} where cat={n};\n" for n in (1, 2, 100))
+    )
+    wishes = "input=several", "column=share", "size=1", "split=none", "--overwrite"
+    run(field, *wishes)
+    assert sorted(PatchDataset.open(directory(field)).labels.ravel().tolist()) == [2, 50.5]
+    run(field, *wishes, "where=cat < 100")
+    assert sorted(PatchDataset.open(directory(field)).labels.ravel().tolist()) == [1, 2]
+    run(field, "input=several", "label=density", "size=24,30", "split=none", "--overwrite")
+    labels = PatchDataset.open(directory(field)).labels
+    assert labels.max() == 1 and np.count_nonzero(labels) == 2
+
+
+def test_points_given_in_another_turn_of_the_globe_are_found(grass_crs):
+    grass = grass_crs("EPSG:4326")
+    grass.ok("g.region", "n=10", "s=-10", "w=170", "e=190", "res=1")
+    grass.ok("r.mapcalc", "band = int(x() * 100)")
+    grass.ok("i.group", "group=g", "input=band")
+    columns = "columns=x double precision,y double precision,code integer"
+    grass.ok("v.in.ascii", "input=-", "output=points", columns, stdin="175.5|5.5|1\n-175.5|5.5|2\n")
+    run(grass, "input=points", "column=code", "size=1", "split=none")
+    dataset = PatchDataset.open(directory(grass))
+    assert dict(zip(dataset.labels.ravel().tolist(), dataset.images().ravel().tolist(), strict=True)) == {
+        0: 17550,
+        1: 18450,
+    }
+
+
 def test_presence_lists_the_classes_of_a_patch(field):
     answer = run(field, "raster=classes", "size=4", "label=presence", "split=none")
     dataset = PatchDataset.open(directory(field))
@@ -785,6 +827,16 @@ def test_plain_output_is_the_same_report(field):
         TOOL, "group=g", "raster=classes", "size=4", "split=none", "output=fp", f"patches={directory(field)}"
     )
     assert "patches                    42" in text and "wood" in text
+
+
+def test_a_region_with_corners_off_the_globe_has_no_extent_in_degrees(grass_crs):
+    grass = grass_crs("EPSG:32119")
+    grass.ok("g.proj", "-c", "proj4=+proj=sinu +lon_0=0 +R=6371007.181 +units=m +no_defs")
+    grass.ok("g.region", "n=10007554", "s=8895604", "w=-20015109", "e=-18903158", "rows=8", "cols=8")
+    grass.ok("r.mapcalc", "band = row() * 8 + col()")
+    grass.ok("i.group", "group=g", "input=band")
+    run(grass, "raster=band", "size=4", "split=none")
+    assert PatchDataset.open(directory(grass)).manifest.extent is None
 
 
 @pytest.mark.parametrize(

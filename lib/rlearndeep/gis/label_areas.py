@@ -132,7 +132,7 @@ def _plane(vector: LabelVector, categories: NDArray[np.int64], region: Region) -
 
 
 def _point_plane(vector: LabelVector, categories: NDArray[np.int64], region: Region) -> Plane:
-    east, north, feature = read_points(vector)
+    east, north, feature, _ = read_points(vector, region)
     row, col = region.cell_at(east, north)
     known = np.isin(feature, categories) & (row >= 0) & (row < region.rows) & (col >= 0) & (col < region.cols)
     cells, where, count = np.unique(row[known] * region.cols + col[known], return_index=True, return_counts=True)

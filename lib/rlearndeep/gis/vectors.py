@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import grass.script as gs
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.gis.rasters import turned_into
 from rlearndeep.gis.session import remove_at_end, temporary_name
 from rlearndeep.scene.classes import Color
+from rlearndeep.scene.geometry import Region
 
 COLOR_COLUMN = "GRASSRGB"
 
@@ -69,6 +74,10 @@ def open_places(name: str, layer: str, where: str = "", split_column: str = "") 
     if where or split_column:
         key = _database(name, layer)["key"]
         return open_features(name, layer, key, where, split_column)
+    if not layer.isdigit():
+        raise DeepLearningError(
+            f"layer= is the number of a layer; got '{layer}'. See the layers of <{name}> with v.category option=report."
+        )
     listing = gs.read_command("v.category", input=name, option="print", layer=layer, type="point", quiet=True)
     features = sorted({feature for line in listing.splitlines() for feature in _categories(line)})
     if kind == "point" and not features:
@@ -290,22 +299,58 @@ def _silent() -> dict[str, str]:
     return {**os.environ, "GRASS_VERBOSE": "-1"}
 
 
-def read_points(vector: LabelVector) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """East, north and feature of all points of a layer that have one."""
+class Points(NamedTuple):
+    """Points of a vector, with an entry for each feature that a point belongs to.
+
+    Attributes:
+        east, north: coordinates, (n,).
+        feature: category of the feature, (n,).
+        point: number of the point, (n,), ascending.
+    """
+
+    east: NDArray[np.float64]
+    north: NDArray[np.float64]
+    feature: NDArray[np.int64]
+    point: NDArray[np.int64]
+
+    def take(self, chosen: NDArray) -> Points:
+        """Some entries, by their positions or a mask."""
+        return Points(*(values[chosen] for values in self))
+
+    def each_once(self) -> Points:
+        """The first entry of each point."""
+        return self.take(np.unique(self.point, return_index=True)[1])
+
+
+def read_points(vector: LabelVector, region: Region) -> Points:
+    """All points of a layer that belong to a feature.
+
+    In latitude-longitude points are brought into the turn of 360 degrees that begins at the region's western edge, as
+    tools of GRASS do.
+    """
     listing = gs.read_command(
         "v.out.ascii",
         input=vector.name,
         layer=vector.layer,
         type="point",
-        format="point",
-        separator="pipe",
+        format="standard",
         precision=17,
         quiet=True,
     )
-    rows = [line.split("|") for line in listing.splitlines()]
-    rows = [row for row in rows if len(row) >= 3 and row[-1]]
-    east, north = (np.array([float(row[axis]) for row in rows], dtype=np.float64) for axis in (0, 1))
-    return east, north, np.array([int(row[-1]) for row in rows], dtype=np.int64)
+    rows = list(_points_of(listing, vector.layer))
+    east, north = (np.array([row[axis] for row in rows], dtype=np.float64) for axis in (0, 1))
+    feature, point = (np.array([row[number] for row in rows], dtype=np.int64) for number in (2, 3))
+    return Points(turned_into(east, region), north, feature, point)
+
+
+def _points_of(listing: str, layer: str) -> Iterator[tuple[float, float, int, int]]:
+    """East, north, feature and number: below a point stand its coordinates, then a line of layer and category each."""
+    lines = (line.split() for line in listing.splitlines())
+    for point, line in enumerate(line for line in lines if line[:2] == ["P", "1"]):
+        east, north = next(lines)[:2]
+        for number, feature in itertools.islice(lines, int(line[2]) if len(line) > 2 else 0):
+            if number == layer:
+                yield float(east), float(north), int(feature), point
 
 
 def selected(vector: LabelVector, feature: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -259,8 +259,16 @@ def density_table(counts: NDArray[np.int64], percentile: float) -> tuple[LabelTa
     Args:
         counts: points in each code, for the codes from ``FIRST_CODE`` on.
         percentile: 0 to 100; 100 cuts nothing.
+
+    Raises:
+        DeepLearningError: there are no points.
     """
-    full = max(1.0, float(np.percentile(counts, percentile))) if len(counts) else 1.0
+    if not len(counts):
+        raise DeepLearningError(
+            "label=density counts points; none lies in the region. Set the region to the points (g.region), or check "
+            "where= and layer=."
+        )
+    full = max(1.0, float(np.percentile(counts, percentile)))
     values = np.concatenate([[0.0, np.nan], np.minimum(counts, full) / full]).astype(np.float32)
     class_of = np.where(np.isnan(values), UNLABELLED, 0).astype(np.int32)
     table = replace(_plain_table(_ONE_CLASS, class_of), values=values)
@@ -314,14 +322,6 @@ class PointPlane:
     def counts(self) -> NDArray[np.int64]:
         """Number of points in each code, from ``FIRST_CODE`` on."""
         return np.array([len(members) for members in self.features], dtype=np.int64)
-
-    def restricted_to(self, features: Sequence[int]) -> PointPlane:
-        """The plane of only some of the points."""
-        wanted = set(features)
-        members = [tuple(feature for feature in code if feature in wanted) for code in self.features]
-        kept = np.array([bool(code) for code in members], dtype=bool)
-        code = np.arange(int(kept.sum()), dtype=np.int32) + FIRST_CODE
-        return PointPlane(self.row[kept], self.col[kept], code, tuple(filter(None, members)))
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Codes of a window, (rows, cols)."""

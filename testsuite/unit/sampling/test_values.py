@@ -105,14 +105,10 @@ def test_density_is_the_number_of_points_cut_at_a_percentile_of_the_cells_that_h
     assert (dataset.index["labelled"] == 9).all()
 
 
-def test_density_of_some_points_counts_only_these():
-    region = Region(2.0, 0.0, 2.0, 0.0, 2, 2)
-    plane = PointPlane.of(region, np.array([0.5, 0.6, 1.5]), np.array([1.5, 1.5, 0.5]), np.array([1, 2, 3]))
-    some = plane.restricted_to([2, 3])
-    assert some.counts.tolist() == [1, 1]
-    np.testing.assert_array_equal(some.read(Window(0, 2, 0, 2)), [[2, 0], [0, 3]])
-    assert plane.restricted_to([3]).read(Window(0, 2, 0, 2)).tolist() == [[0, 0], [0, 2]]
-    assert density_table(plane.restricted_to([]).counts, 97.0)[1] == 1.0
+def test_a_density_of_no_points_at_all_is_refused():
+    plane = PointPlane.of(Region(2.0, 0.0, 2.0, 0.0, 2, 2), np.array([5.5]), np.array([1.5]), np.array([1]))
+    with pytest.raises(DeepLearningError, match="none lies in the region"):
+        density_table(plane.counts, 97.0)
 
 
 def test_presence_says_of_each_class_whether_a_cell_has_it(tmp_path):
