@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -510,6 +512,12 @@ def test_cells_on_which_two_mappers_disagree_are_unlabelled(field):
         *("output=n", f"patches={directory(field, 'n')}"),
     )
     assert "59.02 % of 244 cells" in text
+    points = "600055|200055|1|3\n600065|200055|2|8\n600155|200055|3|3\n"
+    columns = "columns=x double precision,y double precision,cat integer,code integer"
+    field.ok("v.in.ascii", "input=-", "output=plots", columns, "cat=3", stdin=points)
+    wishes = "label=center", "placement=points", "size=3", "agreement=areas", "split=none", "--o"
+    answer = run(field, "input=plots", "column=code", *wishes)
+    assert (answer["agreement"]["cells"], answer["agreement"]["agreeing"], answer["patches"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(("res", "shift"), [(5, 0), (10, 5), (20, 0), (30, 7), (4, 1)])
@@ -649,6 +657,52 @@ def test_a_killed_run_leaves_directory_and_vector_as_a_pair(field, seconds):
     assert held in (42, 20)
     assert f"centroids={held}" in field.ok("v.info", "-t", "map=fp")
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == held
+
+
+BAD_TABLES = [
+    ("update areas set kind = cast(x'57e46c64' as text) where cat = 1", "kind", "must be in UTF-8"),
+    ("update areas set share = 9e999 where cat = 1", "share", "numbers finite"),
+    ('alter table areas add column "order" integer', "order", "A word of SQL is no name for a column"),
+    (
+        "drop index areas_cat; insert into areas (cat, code) values (2, 3)",
+        "code",
+        "category 2 of <areas> has '8' and '3' in <code>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "column", "words"), BAD_TABLES)
+def test_a_table_that_cannot_be_read_without_doubt_is_refused(field, statement, column, words):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database:
+        database.executescript(statement)
+    wishes = "group=g", "input=areas", f"column={column}", "size=4", "output=fp", f"patches={directory(field)}"
+    assert words in field.error(TOOL, *wishes)
+
+
+def test_rows_without_category_and_rows_that_repeat_another_do_no_harm(field):
+    field.ok("db.execute", "sql=drop index areas_cat")
+    field.ok("db.execute", "sql=insert into areas (code) values (5)")
+    field.ok("db.execute", "sql=insert into areas (cat, code, kind) values (2, 8, 'other')")
+    answer = run(field, "input=areas", "column=code", "size=1", "split=none")
+    assert [(entry["category"], entry["count"]["training"]) for entry in answer["classes"]] == [(3, 144), (8, 100)]
+
+
+def test_points_beside_areas_are_left_out_with_a_word(field):
+    mixed = AREAS + "P 1 1\n 600155 200055\n 1 2\n"
+    field.ok("v.in.ascii", "-n", "input=-", "output=mixed", "format=standard", stdin=mixed)
+    field.ok("v.db.addtable", "map=mixed", "columns=code integer")
+    field.ok("v.db.update", "map=mixed", "column=code", "value=1")
+    places = "split=none", "output=fp", f"patches={directory(field)}"
+    done = field.run(TOOL, "group=g", "input=mixed", "column=code", "size=1", *places)
+    assert "holds areas and 1 points; labels come from the areas alone" in " ".join(done.stderr.split())
+    assert len(PatchDataset.open(directory(field))) == 244
+
+
+def test_categories_at_the_limits_of_a_raster_are_read(field):
+    field.ok("r.mapcalc", "low = if(col() <= 15, -2147483647, -2147483000)")
+    for memory in ("300", "1"):
+        answer = run(field, "raster=low", "size=3", "split=none", f"memory={memory}", "--overwrite")
+        assert [entry["category"] for entry in answer["classes"]] == [-2147483647, -2147483000]
 
 
 BAD_INPUT = [

@@ -510,6 +510,12 @@ def open_vector_labels(options: dict, settings, region, name: str, levels) -> La
     else:
         vector = open_features(name, options["layer"], options["column"], options["where"], options["split_column"])
     settings.check_kind(vector.kind)
+    if vector.beside:
+        gs.warning(
+            _("Vector map <{}> holds areas and {} points; labels come from the areas alone.").format(
+                vector.name, vector.beside
+            )
+        )
     if vector.unlabelled:
         gs.warning(
             _("{} features of <{}> have no label; their cells are unlabelled.").format(vector.unlabelled, vector.name)
@@ -554,6 +560,7 @@ def table_of_features(options: dict, settings, vector, codes, levels):
 def open_agreement(options: dict, settings, region, labels: Labels) -> Labels | None:
     """The label map that must agree, a vector or a raster."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.sampling.settings import Settings
 
     name = options["agreement"]
     if not name:
@@ -566,7 +573,9 @@ def open_agreement(options: dict, settings, region, labels: Labels) -> Labels | 
         )
     is_vector = bool(options["input"] and gs.find_file(name, element="vector")["file"])
     plain = {**options, "where": "", "split_column": "", "layer": options["layer"] if is_vector else "1"}
-    other = open_labels(plain, settings, region, name if is_vector else "", "" if is_vector else name)
+    # What the user wishes of the labels says nothing of the map they are compared with.
+    anything = Settings(size=(1, 1), memory=settings.memory)
+    other = open_labels(plain, anything, region, name if is_vector else "", "" if is_vector else name)
     if other.table.quantity is not None:
         raise DeepLearningError(_("agreement= compares classes; <{}> holds values. Choose another map.").format(name))
     return other

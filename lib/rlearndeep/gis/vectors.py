@@ -38,6 +38,7 @@ class LabelVector:
         colors: per feature that has one.
         groups: value of the split column as text per feature; empty without that column.
         type: of the label column, as the database names it.
+        beside: number of points that count for nothing beside areas.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LabelVector:
     colors: dict[int, Color | None]
     groups: dict[int, str | None]
     type: str = "INTEGER"
+    beside: int = 0
 
     @property
     def is_floating(self) -> bool:
@@ -70,7 +72,7 @@ def open_places(name: str, layer: str, where: str = "", split_column: str = "") 
         DeepLearningError: no such map, features of no use, or a condition that is no SQL or selects nothing.
     """
     _check_exists(name)
-    kind = _kind(name)
+    kind, _ = _kind(name)
     if where or split_column:
         key = _database(name, layer)["key"]
         return open_features(name, layer, key, where, split_column)
@@ -113,7 +115,7 @@ def open_features(name: str, layer: str, column: str, where: str = "", split_col
             condition that is no SQL or selects nothing.
     """
     _check_exists(name)
-    kind = _kind(name)
+    kind, beside = _kind(name)
     _database(name, layer)
     types = {key.lower(): value["type"] for key, value in gs.vector_columns(name, layer).items()}
     for wanted in filter(None, (column, split_column)):
@@ -135,15 +137,16 @@ def open_features(name: str, layer: str, column: str, where: str = "", split_col
             "Choose another split_column=."
         )
     colors = {feature: _color(row[2]) for feature, row in rows.items()}
-    return LabelVector(name, layer, kind, values, colors, groups if split_column else {}, types[column.lower()])
+    return LabelVector(name, layer, kind, values, colors, groups if split_column else {}, types[column.lower()], beside)
 
 
-def _kind(name: str) -> str:
+def _kind(name: str) -> tuple[str, int]:
+    """Areas or points, and how many points there are beside areas."""
     topology = gs.vector_info_topo(name)
     if topology["centroids"]:
-        return "area"
+        return "area", int(topology["points"])
     if topology["points"]:
-        return "point"
+        return "point", 0
     raise DeepLearningError(
         f"A label vector holds areas or points; <{name}> holds neither. Make areas of lines with "
         "v.type and v.centroids."
@@ -154,25 +157,8 @@ def _select(name: str, layer: str, column: str, where: str, split_column: str, h
     """Label, group and colour as stored, per feature."""
     key = gs.vector_db(name)[int(layer)]["key"]
     wanted = [key, column, split_column or key, COLOR_COLUMN if has_color else key]
-    options = {"where": where} if where else {}
-    process = gs.start_command(
-        "v.db.select",
-        map=name,
-        layer=layer,
-        columns=list(dict.fromkeys(wanted)),
-        format="json",
-        quiet=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-    listing, errors = process.communicate()
-    if process.returncode:
-        raise DeepLearningError(
-            f'where= must be a condition of SQL on the table of <{name}>; got "{where}" '
-            f"({_last_words(errors)}). Check it with v.db.select."
-        )
-    records = [{field.lower(): value for field, value in record.items()} for record in json.loads(listing)["records"]]
+    listing = _listed(name, layer, list(dict.fromkeys(wanted)), where)
+    records = [{field.lower(): value for field, value in record.items()} for record in listing]
     if not records:
         raise DeepLearningError(
             f'where= must select at least one feature of <{name}>; "{where}" selects none. Check it with v.db.select.'
@@ -180,14 +166,57 @@ def _select(name: str, layer: str, column: str, where: str, split_column: str, h
             else f"A label vector needs features with attributes; the table of <{name}> is empty. Fill it."
         )
     fields = [field.lower() for field in wanted]
-    return {
-        int(record[fields[0]]): (
+    rows: dict[int, tuple] = {}
+    for record in records:
+        if record[fields[0]] is None:
+            continue
+        row = (
             record[fields[1]],
             record[fields[2]] if split_column else None,
             record[fields[3]] if has_color else None,
         )
-        for record in records
-    }
+        feature = int(record[fields[0]])
+        if rows.setdefault(feature, row) != row:
+            raise DeepLearningError(
+                f"A feature has one row in the table, or several that say the same; category {feature} of <{name}> has "
+                f"'{rows[feature][0]}' and '{row[0]}' in <{column}>. Choose one with where=, or correct the table."
+            )
+    return rows
+
+
+def _listed(name: str, layer: str, columns: list[str], where: str) -> list[dict]:
+    """Records of the table, values by columns."""
+    options = {"where": where} if where else {}
+    process = gs.start_command(
+        "v.db.select",
+        map=name,
+        layer=layer,
+        columns=columns,
+        format="json",
+        quiet=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+    try:
+        listing, errors = process.communicate()
+        if process.returncode == 0:
+            return json.loads(listing)["records"]
+    except ValueError as error:
+        raise DeepLearningError(
+            f"Texts of a table must be in UTF-8, and numbers finite; the columns {', '.join(columns)} of <{name}> hold "
+            f"others ({error}). Import the map with the encoding it has (v.in.ogr encoding=), or correct the values "
+            "with v.db.update."
+        ) from error
+    if where:
+        raise DeepLearningError(
+            f'where= must be a condition of SQL on the table of <{name}>; got "{where}" '
+            f"({_last_words(errors)}). Check it with v.db.select."
+        )
+    raise DeepLearningError(
+        f"Columns must be readable by name; the database does not give {', '.join(columns)} of <{name}> "
+        f"({_last_words(errors)}). A word of SQL is no name for a column: rename it with v.db.renamecolumn."
+    )
 
 
 def _last_words(errors: bytes) -> str:

@@ -14,10 +14,13 @@ from rlearndeep.sampling.plan import Plan
 from rlearndeep.sampling.scene import Scene
 from rlearndeep.sampling.settings import Settings
 from rlearndeep.sampling.sources import FurtherSource, coverage
-from rlearndeep.sampling.splits import names_parts
+from rlearndeep.sampling.splits import names_parts, wished_parts
 
 # A part may miss its share by so many percent of all patches before that is said.
 _SHARE_TOLERANCE = 5.0
+
+# Longer lists nobody reads, and no program could be given as an argument.
+_MOST_LISTED = 20
 
 
 def summarize(plan: Plan, scenes: Sequence[Scene], further: Sequence[FurtherSource] = ()) -> dict:
@@ -122,15 +125,15 @@ def _wanted(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         yield f"number= asked for {wanted} patches; {places}{different} were found. Use a smaller size= or stride=."
     if settings.per_class is not None:
         patches = plan.patches.take(plan.patches.places()[0])
-        for index, entry in enumerate(summary["classes"]):
-            held = int(patches.has_class(index).sum())
-            if held < settings.per_class:
-                yield (
-                    f"per_class= asked for {settings.per_class} patches of each class; class '{entry['label']}' "
-                    f"has {held}."
-                )
+        held = [int(patches.has_class(index).sum()) for index in range(len(plan.classes))]
+        fewer = [(entry["label"], have) for entry, have in zip(summary["classes"], held, strict=True)]
+        fewer = [(label, have) for label, have in fewer if have < settings.per_class]
+        asked = f"per_class= asked for {settings.per_class} patches of each class;"
+        yield from (f"{asked} class '{label}' has {have}." for label, have in fewer[:_MOST_LISTED])
+        if len(fewer) > _MOST_LISTED:
+            yield f"{asked} {len(fewer) - _MOST_LISTED} more classes have fewer."
     if plan.absent and len(plan.classes):
-        yield f"No patch has class '{', '.join(plan.absent)}': left out of the dataset."
+        yield f"No patch has class '{_listed(plan.absent)}': left out of the dataset."
     late = (plan.duplicates or 0) - (plan.passed_over or 0)
     if wanted is not None and settings.drop_duplicates and late:
         yield (
@@ -173,6 +176,12 @@ def _missing(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         if _by_shares(plan, settings) and settings.split.shares[number] == 0:
             continue
         if not summary["parts"][name]:
+            split = settings.split
+            if split.kind in ("column", "acquisition") and number in wished_parts(split, plan.table.groups):
+                yield (
+                    f"The {name} part was asked for and has no patch: none of its places lies in the region, has "
+                    "enough labels and keeps the buffer."
+                )
             continue
         without = [
             entry["label"] + _where(plan, index)
@@ -180,7 +189,13 @@ def _missing(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
             if not entry["count"][name]
         ]
         if without:
-            yield f"The {name} part has no patch with class {', '.join(without)}."
+            yield f"The {name} part has no patch with class {_listed(without)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message; of very many only the first."""
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _where(plan: Plan, index: int) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import PARTS
 
@@ -17,6 +20,11 @@ SPLITS = ("block", "random", "class", "column", "acquisition", "none")
 _DEFAULT_MIN_LABELLED = {"majority": 50.0, "presence": 100.0}
 
 _PERCENTILE = 97.0
+
+_KINDS = {"area": "areas", "point": "points", "raster": "a raster"}
+
+# A percentage of cells that is a whole number must not become a little more or less.
+_ROUNDING = 1e-6
 
 # GRASS's parser says this where the user said nothing.
 _LAYER = "1"
@@ -254,7 +262,9 @@ class Settings:
         )
         for wished, kinds, option, needed in wishes:
             if wished and kind not in kinds:
-                raise DeepLearningError(f"{option} needs {needed}; the labels are a {kind} map. Choose another option.")
+                raise DeepLearningError(
+                    f"{option} needs {needed}; the labels are {_KINDS[kind]}. Choose another option."
+                )
 
     def check_values(self, name: str, has_areas: bool) -> None:
         """Refuse what needs classes when the labels are values (regression).
@@ -290,6 +300,14 @@ class Settings:
         """Share of labelled cells a patch needs, 0..1."""
         percent = _DEFAULT_MIN_LABELLED.get(self.rule, 0.0) if self.min_labelled is None else self.min_labelled
         return percent / 100
+
+    def are_too_null(self, null: NDArray[np.int64], cells: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for patches with more null cells, of so many cells, than are allowed."""
+        return null > self.max_null / 100 * cells + _ROUNDING
+
+    def are_labelled(self, labelled: NDArray[np.int64], cells: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for patches with as many labelled cells, of so many cells, as are needed; one in any case."""
+        return (labelled > 0) & (labelled >= self.needed_share * cells - _ROUNDING)
 
     @property
     def unit(self) -> str:

@@ -65,7 +65,7 @@ class Strip:
     start: int
     acquisition: int | None
     nulls: NDArray[np.bool_]
-    classes: NDArray[np.int16]
+    classes: NDArray[np.signedinteger]
     labelled: NDArray[np.bool_]
     codes: NDArray[np.int32]
 
@@ -103,11 +103,12 @@ def survey(
     step = strip_rows(region.cols, per_cell, size[0], settings.memory)
     read = partial(read_planes, scene)
     last = region.rows - size[0] + 1
+    class_of = table.class_of.astype(np.int16 if len(table.classes) <= np.iinfo(np.int16).max else np.int32)
     for start, stop, (codes, nulls) in sweep(read, 0, last, size[0], step, region.cols):
         row, col = placement.within(start, stop)
         if not len(row):
             continue
-        classes = table.class_of.astype(np.int16)[codes]
+        classes = class_of[codes]
         labelled = (classes != UNLABELLED) & ~nulls
         strip = Strip(start, acquisition, nulls, classes, labelled, codes)
         dropped += _judge(strip, table, settings, size, row, col, chooser)
@@ -128,8 +129,8 @@ def _judge(
     top = row - strip.start
     null = box_sums(strip.nulls, top, col, size)
     labelled = box_sums(strip.labelled, top, col, size)
-    too_null = null > settings.max_null / 100 * cells
-    unlabelled = ~too_null & ((labelled == 0) | (labelled < settings.needed_share * cells))
+    too_null = settings.are_too_null(null, cells)
+    unlabelled = ~too_null & ~settings.are_labelled(labelled, cells)
     keep = np.flatnonzero(~too_null & ~unlabelled)
     lost = 0
     per_batch = max(1, _CELLS_AT_ONCE // max(cells, len(table.classes)))
@@ -241,9 +242,9 @@ def survey_objects(
     if settings.size is not None:
         fits = (height <= settings.size[0]) & (width <= settings.size[1])
     cells = boxes.cells[area]
-    full_enough = (cells > 0) & (cells >= settings.needed_share * height * width)
-    nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0)
-    clean = nulls <= settings.max_null / 100 * height * width
+    full_enough = settings.are_labelled(cells, height * width)
+    nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0, dtype=np.int64)
+    clean = ~settings.are_too_null(nulls, height * width)
     patches = PatchSet(
         row,
         col,
