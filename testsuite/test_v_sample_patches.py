@@ -750,6 +750,14 @@ BAD_INPUT = [
     (("group=g", "raster=classes", "size=4", "split=random", "block_size=50"), "the blocks of split=block"),
     (("group=g", "raster=classes", "size=4", "block_size=5000"), "fewer blocks"),
     (("group=g", "raster=classes", "size=4", "block_size=40", "buffer=5000"), "leaves no"),
+    (("group=g", "raster=classes", "size=4", "buffer=nan"), "buffer= must not be negative; got nan"),
+    (("group=g", "raster=classes", "size=4", "seed=-1"), "seed= must not be negative; got -1"),
+    (("group=g", "raster=classes", "size=4", "nprocs=-1"), "nprocs= must be above 0; got -1"),
+    (("group=g", "raster=classes", "size=4.5"), "The option size= needs a whole number; got '4.5'"),
+    (("group=g", "raster=classes", "nprocs=2.5"), "The option nprocs= needs a whole number"),
+    (("group=g", "raster=classes", "ignore=void", "ignore_values=1-3"), "The option ignore_values= needs"),
+    (("group=g", "raster=classes", "auxiliary=other", "auxiliary_size=2.5"), "The option auxiliary_size= needs"),
+    (("group=g", "raster=classes", "max_null=1x"), "The option max_null= needs a number; got '1x'"),
 ]
 
 

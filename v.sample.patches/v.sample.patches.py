@@ -402,12 +402,13 @@ def read_settings(options: dict):
     """The user's wishes as one checked value."""
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.sampling.settings import Settings, Split, shares_of
+    from rlearndeep.scene.numbers import read_number
 
     def number(key: str, kind=float):
-        return kind(options[key]) if options[key] else None
+        return read_number(key, options[key], kind) if options[key] else None
 
     def pair(key: str):
-        sides = [int(side) for side in options[key].split(",")] if options[key] else []
+        sides = whole_numbers(options, key)
         if len(sides) > 2:
             raise DeepLearningError(
                 _("{}= is rows[,columns]; got {}. Give one or two numbers.").format(key, options[key])
@@ -434,26 +435,35 @@ def read_settings(options: dict):
         stride=pair("stride"),
         number=number("number", int),
         per_class=number("per_class", int),
-        max_null=float(options["max_null"]),
+        max_null=number("max_null"),
         min_labelled=number("min_labelled"),
         drop_duplicates=options["duplicates"] == "drop",
         background=number("background", int),
         percentile=number("percentile"),
         split=split,
-        seed=int(options["seed"]),
-        memory=int(options["memory"]),
+        seed=number("seed", int),
+        memory=number("memory", int),
         workers=threads(options),
     )
 
 
 def threads(options: dict) -> int:
     """Threads to use: as many as there are processors for 0."""
-    return int(options["nprocs"]) or os.cpu_count() or 1
+    from rlearndeep.scene.numbers import read_number
+
+    return read_number("nprocs", options["nprocs"], int) or os.cpu_count() or 1
 
 
 def several(text: str) -> list[str]:
     """The values of an option that takes several."""
     return [value.strip() for value in text.split(",")] if text else []
+
+
+def whole_numbers(options: dict, key: str) -> list[int]:
+    """The numbers of an option that takes several."""
+    from rlearndeep.scene.numbers import read_number
+
+    return [read_number(key, value, int) for value in several(options[key])]
 
 
 class Labels(NamedTuple):
@@ -595,7 +605,7 @@ def open_ignored(options: dict, acquisitions: int) -> list:
             + " "
             + _("Name one, or one for each.")
         )
-    values = tuple(int(value) for value in several(options["ignore_values"]))
+    values = tuple(whole_numbers(options, "ignore_values"))
     cells = [IgnoredCells(name, values) for name in names]
     return cells * acquisitions if len(cells) == 1 else cells or [None] * acquisitions
 
@@ -609,7 +619,7 @@ def open_further(options: dict) -> list:
     further = open_auxiliary(several(options["auxiliary"]), readers)
     if options["series"]:
         further.append(open_series(several(options["series"]), several(options["dates"]), readers))
-    sizes = [int(size) for size in several(options["auxiliary_size"])]
+    sizes = whole_numbers(options, "auxiliary_size")
     if sizes and (len(sizes) not in (1, len(further)) or min(sizes) < 1):
         raise DeepLearningError(
             _("auxiliary_size= is one number of cells, or one for each of the {} further sources; got {}.").format(

@@ -54,7 +54,7 @@ class Split:
     def __post_init__(self) -> None:
         _check_choice("split", self.kind, SPLITS)
         _check_positive("block_size", self.block_size)
-        if self.buffer is not None and self.buffer < 0:
+        if self.buffer is not None and not self.buffer >= 0:
             raise DeepLearningError(f"buffer= must not be negative; got {self.buffer:g}. Use 0 for none.")
         if self.kind == "acquisition" and self.buffer:
             raise DeepLearningError(
@@ -151,19 +151,7 @@ class Settings:
         _check_choice("label", self.rule, RULES)
         _check_choice("placement", self.placement, PLACEMENTS)
         self._check_use()
-        for name in ("number", "per_class", "memory", "workers"):
-            _check_positive(name, getattr(self, name))
-        for name, sides in (("size", self.size), ("stride", self.stride)):
-            for side in sides or ():
-                _check_positive(name, side)
-        if self.percentile is not None and not 0 < self.percentile <= 100:
-            raise DeepLearningError(
-                f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
-            )
-        for name in ("max_null", "min_labelled"):
-            percent = getattr(self, name)
-            if percent is not None and not 0 <= percent <= 100:
-                raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
+        self._check_ranges()
         if self.placement == "random" and self.number is None and self.per_class is None:
             raise DeepLearningError("placement=random needs number= or per_class=; got neither. Add one of them.")
         if self.rule == "object" and self.placement != "grid":
@@ -180,6 +168,25 @@ class Settings:
             raise DeepLearningError("number= and per_class= exclude each other; got both. Leave one out.")
         if self.size is None and self.rule != "object":
             raise DeepLearningError(f"label={self.rule} needs size=; got none. Give rows[,columns] in cells.")
+
+    def _check_ranges(self) -> None:
+        """Refuse numbers that are too small or too large."""
+        for name in ("number", "per_class", "memory"):
+            _check_positive(name, getattr(self, name))
+        _check_positive("nprocs", self.workers)
+        for name, sides in (("size", self.size), ("stride", self.stride)):
+            for side in sides or ():
+                _check_positive(name, side)
+        if self.seed < 0:
+            raise DeepLearningError(f"seed= must not be negative; got {self.seed}. Use 0 or a larger number.")
+        if self.percentile is not None and not 0 < self.percentile <= 100:
+            raise DeepLearningError(
+                f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
+            )
+        for name in ("max_null", "min_labelled"):
+            percent = getattr(self, name)
+            if percent is not None and not 0 <= percent <= 100:
+                raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
 
     def _check_use(self) -> None:
         """Refuse what would change nothing."""
