@@ -266,7 +266,8 @@ def rasterize_areas(vector: LabelVector) -> AreaRaster:
     pieces = [cats for cats in _centroid_categories(vector.name, vector.layer) if cats]
     if not pieces:
         raise DeepLearningError(
-            f"Areas need categories in layer {vector.layer}; <{vector.name}> has none there. Choose another layer=."
+            f"Areas need categories in layer {vector.layer}; <{vector.name}> has none there. Choose another layer=, or "
+            "import the map with v.in.ogr if it is only linked (v.external)."
         )
     output = temporary_name("areas")
     remove_at_end("raster", output)

@@ -235,7 +235,7 @@ def survey_objects(
     Boxes larger than ``settings.size`` are dropped as ``edge``, those with too many nulls as ``null``.
     """
     boxes = _boxes(scene, table, settings)
-    area = np.flatnonzero(boxes.bottom > 0)
+    area = np.flatnonzero((boxes.bottom > 0) & (boxes.label != UNLABELLED))
     row, col = boxes.top[area], boxes.left[area]
     height, width = boxes.bottom[area] - row, boxes.right[area] - col
     fits = np.ones(len(area), dtype=bool)
@@ -285,27 +285,43 @@ class _Boxes:
         number = len(table.areas)
         far, zero = np.full(number, np.iinfo(np.int64).max), np.zeros(number, dtype=np.int64)
         label, group = np.full(number, UNLABELLED, dtype=np.int32), np.full(number, NONE, dtype=np.int32)
+        # An area that lies in another one of its class has the label of both, but a value of its own.
+        for code, members in table.shared.items() if table.quantity is None else ():
+            if table.class_of[code] != UNLABELLED:
+                label[list(members)], group[list(members)] = table.class_of[code], table.group_of[code]
         single = table.area_of >= 0
         label[table.area_of[single]] = table.class_of[single]
         group[table.area_of[single]] = table.group_of[single]
         return cls(far, zero, far.copy(), zero.copy(), zero.copy(), label, group)
 
+    def enclose(self, area: int, start: int, found: tuple[slice, slice]) -> None:
+        """Let the box of an area reach around cells of a strip whose first row is ``start``."""
+        self.top[area] = min(self.top[area], start + found[0].start)
+        self.bottom[area] = max(self.bottom[area], start + found[0].stop)
+        self.left[area] = min(self.left[area], found[1].start)
+        self.right[area] = max(self.right[area], found[1].stop)
+
 
 def _boxes(scene: Scene, table: LabelTable, settings: Settings) -> _Boxes:
+    """Boxes of all areas; where areas overlap, the cells belong to each of them."""
     from scipy import ndimage
 
     boxes, number = _Boxes.empty(table), len(table.areas)
-    usable = np.where((table.class_of != UNLABELLED) & (table.area_of >= 0), table.area_of + 1, 0)
+    own = np.where((table.class_of != UNLABELLED) & (table.area_of >= 0), table.area_of + 1, 0)
+    shared = np.zeros(len(table.class_of), dtype=np.int32)
+    shared[list(table.shared)] = np.arange(1, len(table.shared) + 1)
     for start, codes, unused, _ in _strips(scene, settings):
-        areas = usable[codes]
-        for index, found in enumerate(ndimage.find_objects(areas, max_label=number)):
+        for area, found in enumerate(ndimage.find_objects(own[codes], max_label=number)):
             if found is not None:
-                boxes.top[index] = min(boxes.top[index], start + found[0].start)
-                boxes.bottom[index] = max(boxes.bottom[index], start + found[0].stop)
-                boxes.left[index] = min(boxes.left[index], found[1].start)
-                boxes.right[index] = max(boxes.right[index], found[1].stop)
-        areas[unused] = 0
-        boxes.cells[:] += np.bincount(areas.ravel(), minlength=number + 1)[1:]
+                boxes.enclose(area, start, found)
+        pieces = ndimage.find_objects(shared[codes], max_label=len(table.shared)) if table.shared else []
+        for members, found in zip(table.shared.values(), pieces, strict=True):
+            for area in members if found is not None else ():
+                boxes.enclose(area, start, found)
+        cells = np.bincount(codes[~unused], minlength=len(table.class_of))
+        boxes.cells[:] += np.bincount(own, cells, minlength=number + 1)[1:].astype(np.int64)
+        for code, members in table.shared.items():
+            boxes.cells[list(members)] += cells[code] * (table.class_of[code] != UNLABELLED)
     return boxes
 
 
