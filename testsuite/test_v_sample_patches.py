@@ -687,6 +687,16 @@ def test_rows_without_category_and_rows_that_repeat_another_do_no_harm(field):
     assert [(entry["category"], entry["count"]["training"]) for entry in answer["classes"]] == [(3, 144), (8, 100)]
 
 
+def test_texts_become_labels_and_groups_of_one_line(field):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database, database:
+        database.execute("update areas set kind = ' old\nwood, \"oak\" ' || cat || ' '")
+    wishes = "input=areas", "column=kind", "size=1", "split=column", "split_column=kind", "shares=50,0,50"
+    answer = run(field, *wishes, "buffer=0")
+    assert [entry["label"] for entry in answer["classes"]] == ['old wood, "oak" 1', 'old wood, "oak" 2']
+    labels = field.ok("v.db.select", "-c", "map=fp", "columns=label", "group=label").splitlines()
+    assert labels == ['old wood, "oak" 1', 'old wood, "oak" 2']
+
+
 def test_points_beside_areas_are_left_out_with_a_word(field):
     mixed = AREAS + "P 1 1\n 600155 200055\n 1 2\n"
     field.ok("v.in.ascii", "-n", "input=-", "output=mixed", "format=standard", stdin=mixed)

@@ -130,7 +130,7 @@ def open_features(name: str, layer: str, column: str, where: str = "", split_col
             f"A label column needs a value in at least one feature; all {len(values)} of <{column}> of <{name}> are "
             "null. Choose another column=."
         )
-    groups = {feature: None if row[1] is None else str(row[1]) for feature, row in rows.items()}
+    groups = {feature: None if row[1] is None else _line(row[1]) for feature, row in rows.items()}
     if split_column and not any(groups.values()):
         raise DeepLearningError(
             f"A split column needs a value in at least one feature; all of <{split_column}> of <{name}> are null. "
@@ -227,7 +227,12 @@ def _last_words(errors: bytes) -> str:
 def _value(value: object) -> int | str | None:
     if value is None or isinstance(value, int):
         return value
-    return str(value).strip()
+    return _line(value)
+
+
+def _line(value: object) -> str:
+    """A value as the one line of text that categories of rasters, options and reports can hold."""
+    return " ".join(str(value).splitlines()).strip()
 
 
 def _color(text: object) -> Color | None:
