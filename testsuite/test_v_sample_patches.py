@@ -346,6 +346,16 @@ def test_values_of_a_raster_and_of_areas_are_labels(field):
     np.testing.assert_array_equal(dataset.labels, np.where(dataset.index["area"] == 1, 0.5, 0.1).astype(np.float32))
 
 
+def test_a_floating_point_map_of_classes_is_pointed_out_and_one_with_its_no_data_refused(field):
+    field.ok("r.mapcalc", "float_classes = float(classes)")
+    wishes = "group=g", "size=4", "split=none", "output=fp", f"patches={directory(field)}", "--overwrite"
+    done = field.run(TOOL, *wishes, "raster=float_classes")
+    assert "quantities of float_classes (regression), all of them whole numbers: 3, 8." in " ".join(done.stderr.split())
+    field.ok("r.mapcalc", "with_nodata = if(row() == 5, float(-3.4e38), x())")
+    assert "run from -3.4e+38 to" in field.error(TOOL, *wishes, "raster=with_nodata")
+    assert len(PatchDataset.open(directory(field))) == 42
+
+
 def test_points_that_meet_in_a_cell_give_their_mean_or_their_number(field):
     add_points(field)
     run(field, "input=points", "column=height", "size=1", "split=none")

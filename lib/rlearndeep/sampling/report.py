@@ -19,6 +19,14 @@ from rlearndeep.sampling.splits import names_parts, wished_parts
 # A part may miss its share by so many percent of all patches before that is said.
 _SHARE_TOLERANCE = 5.0
 
+_CELLS_AT_ONCE = 1 << 20
+
+# A spread of larger numbers is infinite in the type that networks compute in.
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+
+# More whole numbers than this are hardly names of classes.
+_MOST_LIKE_CLASSES = 32
+
 # Longer lists nobody reads, and no program could be given as an argument.
 _MOST_LISTED = 20
 
@@ -77,7 +85,11 @@ def _per_part(part: NDArray[np.int32]) -> dict[str, int]:
 
 
 def add_contents(summary: dict, writer: PatchWriter, part: NDArray[np.int32]) -> None:
-    """Add to a summary what is known only of patches that were read: values, and how much the sources cover."""
+    """Add to a summary what is known only of patches that were read: values, and how much the sources cover.
+
+    Raises:
+        DeepLearningError: labels that are infinite, or so large that they must mean something else.
+    """
     for entry, source in zip(summary["sources"][1:], writer.manifest.sources[1:], strict=True):
         entry.update(coverage(writer, source))
     if writer.manifest.quantity is not None:
@@ -85,17 +97,37 @@ def add_contents(summary: dict, writer: PatchWriter, part: NDArray[np.int32]) ->
         summary["values"] = {
             "quantity": writer.manifest.quantity.to_json(),
             **{name: _moments(labels[part == number]) for number, name in enumerate(PARTS)},
+            "whole_numbers": few_whole_numbers(labels),
         }
+
+
+def few_whole_numbers(labels: NDArray[np.float32]) -> list[int] | None:
+    """The values of labels, ascending, when they are whole numbers and so few that they may be names of classes."""
+    found: set[float] = set()
+    cells = labels.reshape(-1)
+    for first in range(0, len(cells), _CELLS_AT_ONCE):
+        values = cells[first : first + _CELLS_AT_ONCE]
+        values = np.unique(values[~np.isnan(values)])
+        found.update(values.tolist())
+        if (values != np.rint(values)).any() or len(found) > _MOST_LIKE_CLASSES:
+            return None
+    return sorted(map(int, found))
 
 
 def _moments(values: NDArray[np.float32]) -> dict[str, float | int] | None:
     values = values[~np.isnan(values)]
     if not len(values):
         return None
+    low, high = float(values.min()), float(values.max())
+    if not (low > -_LARGEST and high < _LARGEST):
+        raise DeepLearningError(
+            f"Values of labels must be finite, and small enough to be squared; they run from {low:g} to {high:g}. If "
+            "one of them means no data, set it to null (r.null setnull=, r.mapcalc, v.db.update)."
+        )
     return {
         "count": len(values),
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
+        "minimum": low,
+        "maximum": high,
         "mean": float(values.mean(dtype=np.float64)),
         "std": float(values.std(dtype=np.float64)),
     }
@@ -108,6 +140,7 @@ def remarks(plan: Plan, settings: Settings, summary: dict) -> list[str]:
         *_shares(plan, settings, summary),
         *_missing(plan, settings, summary),
         *_leaks(plan, settings, summary),
+        *_names_perhaps(settings, summary),
         *(
             f"In {source['patches_without']} patches source '{source['name']}' has no valid cell: it does not cover "
             "all of the places."
@@ -219,6 +252,17 @@ def _leaks(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         )
     elif same_ground:
         yield f"{same_ground} patches overlap a patch of another part in another acquisition: scores on them flatter."
+
+
+def _names_perhaps(settings: Settings, summary: dict) -> Iterator[str]:
+    """Floating point maps of classes are common, and learning their numbers as quantities is not what is wanted."""
+    numbers = summary.get("values", {}).get("whole_numbers")
+    if numbers and settings.rule != "density":
+        name = summary["values"]["quantity"]["name"]
+        yield (
+            f"The labels are quantities of {name} (regression), all of them whole numbers: "
+            f"{_listed([str(number) for number in numbers])}. If these are classes, make the raster or column integer."
+        )
 
 
 def check_apart(settings: Settings, summary: dict) -> None:

@@ -17,7 +17,7 @@ from rlearndeep.sampling.labels import (
     value_table,
 )
 from rlearndeep.sampling.plan import make_plan
-from rlearndeep.sampling.report import plain_text, remarks, summarize
+from rlearndeep.sampling.report import few_whole_numbers, plain_text, remarks, summarize
 from rlearndeep.sampling.settings import Settings, Split
 from rlearndeep.scene.codes import FIRST_CODE, NOTHING
 from rlearndeep.scene.geometry import Region, Window
@@ -50,6 +50,13 @@ def test_values_of_cells_are_their_own(tmp_path):
     assert dataset.index["labelled"].tolist() == [8, 7, 1, 9]
     assert (dataset.index["class"] == -1).all()
     assert "patches" in plain_text(summarize(plan, [scene])).splitlines()[0]
+
+
+def test_few_whole_numbers_may_be_classes():
+    values = np.array([[3, np.nan], [1, 3]], dtype=np.float32)
+    assert few_whole_numbers(values) == [1, 3]
+    assert few_whole_numbers(np.append(values, 0.5)) is None
+    assert few_whole_numbers(np.arange(100, dtype=np.float32)) is None
 
 
 def test_majority_of_values_is_the_mean_of_the_labelled_cells(tmp_path):
