@@ -697,6 +697,15 @@ def test_rows_without_category_and_rows_that_repeat_another_do_no_harm(field):
     assert [(entry["category"], entry["count"]["training"]) for entry in answer["classes"]] == [(3, 144), (8, 100)]
 
 
+def test_a_map_that_grass_cannot_read_is_no_traceback(field):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database:
+        database.executescript("drop table areas")
+    wishes = "group=g", "input=areas", "column=code", "size=4", "output=fp", f"patches={directory(field)}"
+    done = field.run(TOOL, *wishes)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "ended with an error. Mend the map" in " ".join(done.stderr.split())
+
+
 def test_texts_become_labels_and_groups_of_one_line(field):
     with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database, database:
         database.execute("update areas set kind = ' old\nwood, \"oak\" ' || cat || ' '")
