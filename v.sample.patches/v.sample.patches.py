@@ -516,7 +516,7 @@ def open_vector_labels(options: dict, settings, region, name: str, levels) -> La
     from rlearndeep.sampling.labels import PointPlane, density_table
 
     if settings.rule == "density":
-        vector = open_places(name, options["layer"], options["where"], options["split_column"])
+        vector = open_places(name, options["layer"], options["where"])
     else:
         vector = open_features(name, options["layer"], options["column"], options["where"], options["split_column"])
     settings.check_kind(vector.kind)

@@ -65,7 +65,7 @@ class LabelVector:
         return sum(value is None or value == "" for value in self.values.values())
 
 
-def open_places(name: str, layer: str, where: str = "", split_column: str = "") -> LabelVector:
+def open_places(name: str, layer: str, where: str = "") -> LabelVector:
     """Features of a vector whose places alone count, each with the value 1; a table is needed for a condition only.
 
     Raises:
@@ -73,9 +73,8 @@ def open_places(name: str, layer: str, where: str = "", split_column: str = "") 
     """
     _check_exists(name)
     kind, _ = _kind(name)
-    if where or split_column:
-        key = _database(name, layer)["key"]
-        return open_features(name, layer, key, where, split_column)
+    if where:
+        return open_features(name, layer, _database(name, layer)["key"], where)
     if not layer.isdigit():
         raise DeepLearningError(
             f"layer= is the number of a layer; got '{layer}'. See the layers of <{name}> with v.category option=report."

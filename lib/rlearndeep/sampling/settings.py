@@ -189,7 +189,12 @@ class Settings:
                 raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
 
     def _check_use(self) -> None:
-        """Refuse what would change nothing."""
+        """Refuse what would change nothing, or cannot be."""
+        if self.rule == "density" and self.split.kind == "column":
+            raise DeepLearningError(
+                "split=column divides features; got label=density, which gives a value to every cell, most of which "
+                "belong to none. Choose split=block."
+            )
         if self.percentile is not None and self.rule != "density":
             raise DeepLearningError(
                 f"percentile= cuts the number of points of label=density; got label={self.rule}. Leave it out."

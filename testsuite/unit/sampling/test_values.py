@@ -214,6 +214,11 @@ def test_density_takes_no_column_and_other_rules_need_one():
     Settings(size=(2, 2), rule="density").check_labels("points", "", "", "")
 
 
+def test_density_cannot_be_split_by_features():
+    with pytest.raises(DeepLearningError, match="split=column divides features; got label=density"):
+        Settings(size=(2, 2), rule="density", split=Split(kind="column"))
+
+
 def test_a_layer_needs_a_vector() -> None:
     for vector, raster, column in (("", "classes", ""), ("", "", "")):
         with pytest.raises(DeepLearningError, match="layer=2 without input="):
