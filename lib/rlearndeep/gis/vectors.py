@@ -75,7 +75,7 @@ def open_places(name: str, layer: str, where: str = "") -> LabelVector:
     kind, _ = _kind(name)
     if where:
         return open_features(name, layer, _database(name, layer)["key"], where)
-    if not layer.isdigit():
+    if not layer.isdecimal():
         raise DeepLearningError(
             f"layer= is the number of a layer; got '{layer}'. See the layers of <{name}> with v.category option=report."
         )
@@ -98,7 +98,7 @@ def _check_exists(name: str) -> None:
 def _database(name: str, layer: str) -> dict:
     """The connection of a layer with its table."""
     layers = gs.vector_db(name)
-    if not layer.isdigit() or int(layer) not in layers:
+    if not layer.isdecimal() or int(layer) not in layers:
         raise DeepLearningError(
             f"A label vector needs an attribute table; layer {layer} of <{name}> has none. Choose another layer= or "
             "add one with v.db.addtable."
@@ -236,7 +236,7 @@ def _line(value: object) -> str:
 
 def _color(text: object) -> Color | None:
     parts = str(text).split(":") if text else []
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) <= 255 for part in parts):
         return None
     return int(parts[0]), int(parts[1]), int(parts[2])
 

@@ -137,4 +137,4 @@ class LevelTable:
 
 def is_integer(text: str) -> bool:
     """True for a text that is a whole number."""
-    return text.removeprefix("-").isdigit()
+    return text.removeprefix("-").isdecimal()

@@ -63,6 +63,11 @@ def test_texts_that_are_numbers_are_not_taken_for_the_numbers_they_got():
     assert [labels[raised.category[number]] for number in (1, 2, 3)] == ["forest", "forest", "field"]
 
 
+def test_raised_figures_are_texts():
+    raised = raise_classes(LevelTable("t", ("code", "main"), (("1", "5"), ("2", "²"))), table((1, ""), (2, "")), "main")
+    assert [(entry.category, entry.label) for entry in raised.classes] == [(1, "5"), (2, "²")]
+
+
 def test_a_finer_level_than_the_labels_have_is_refused():
     with pytest.raises(DeepLearningError, match="coarser than 'fine'"):
         raise_classes(LEVELS, table((31, ""), (51, "")), "fine")
