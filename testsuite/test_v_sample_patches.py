@@ -883,6 +883,18 @@ def test_footprints_have_their_table_in_a_database_of_dbf_files(field):
     assert len(rows) == 42 and rows[0] == "1|training|3|wood|g|16"
 
 
+def test_a_new_mapset_needs_no_database_beforehand(field):
+    mapset = field.mapset.parent / "fresh"
+    mapset.mkdir()
+    shutil.copy(field.mapset / "WIND", mapset)
+    rc = mapset.parent.parent / "gisrc_fresh"
+    rc.write_text(f"GISDBASE: {mapset.parent.parent}\nLOCATION_NAME: project\nMAPSET: fresh\nGUI: text\n")
+    fresh = type(field)(mapset, {**field.env, "GISRC": str(rc)})
+    wishes = "group=g@PERMANENT", "raster=classes@PERMANENT", "size=4", "split=none"
+    fresh.ok(TOOL, *wishes, "output=fp", f"patches={directory(fresh)}")
+    assert len(fresh.ok("v.db.select", "-c", "map=fp@fresh", "columns=part").split()) == 42
+
+
 def test_a_table_that_cannot_be_written_is_one_sentence_and_leaves_nothing(field):
     field.ok("db.connect", "driver=sqlite", f"database={field.mapset}/no/such/directory.db")
     message = field.error(

@@ -199,7 +199,7 @@ def _quietly(module: str, **options) -> None:
 
 def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list]) -> Iterator[str]:
     """What makes the table and fills it, as the database of the mapset understands it."""
-    many = gs.db_connection()["driver"] in _DRIVERS_OF_MANY_ROWS
+    many = gs.db_connection(force=True)["driver"] in _DRIVERS_OF_MANY_ROWS
     longest = _LONGEST_STATEMENT if many else 0
     types = ", ".join(f"{name} {_sql_type(values)}" for name, values in columns.items())
     yield f"{'BEGIN TRANSACTION;' if many else ''}\nCREATE TABLE {table} (cat integer, {types});\n"

@@ -371,7 +371,7 @@ def read_points(vector: LabelVector, region: Region) -> Points:
         precision=17,
         quiet=True,
     )
-    rows = list(_points_of(listing, vector.layer))
+    rows = list(_points_of(listing, str(int(vector.layer))))
     east, north = (np.array([row[axis] for row in rows], dtype=np.float64) for axis in (0, 1))
     feature, point = (np.array([row[number] for row in rows], dtype=np.int64) for number in (2, 3))
     return Points(turned_into(east, region), north, feature, point)
