@@ -219,13 +219,15 @@ class Settings:
     @classmethod
     def read(cls, options):
         """Settings of the parser's options."""
+        from rlearndeep.scene.numbers import read_number
+
         texts = ("reference", "vector", "layer", "column", "where", "strata", "levels", "level", "segments")
         texts += ("footprints", "matrix", "report")
         return cls(
             maps=options["input"].split(","),
             models=[name for name in options["model"].split(",") if name],
             differences=[name for name in options["difference"].split(",") if name],
-            memory=int(options["memory"]),
+            memory=read_number("memory", options["memory"], int),
             **{key: options[key] for key in texts},
         )
 
@@ -245,7 +247,9 @@ def judge_labels(options):
     from rlearndeep.gis.session import show_progress
     from rlearndeep.gis.vectors import open_features
     from rlearndeep.learning import crossvalidation
+    from rlearndeep.scene.numbers import read_number
 
+    how_many = read_number("folds", options["folds"], int)
     vector = open_features(options["labels"], options["layer"], options["column"])
     card, dataset = model_and_patches(options)
     names = [options["doubt"] + ending for ending in ("", "_suggested", "_cells")]
@@ -255,7 +259,7 @@ def judge_labels(options):
     crossvalidation.check_patches(card, dataset)
     areas = crossvalidation.LabelAreas.of(dataset, *areas_of_labels(dataset, vector))
     settings = crossvalidation.model_settings(card, options["device"])
-    folds = crossvalidation.make_folds(areas, int(options["folds"]), card.normalization, settings.seed)
+    folds = crossvalidation.make_folds(areas, how_many, card.normalization, settings.seed)
     doubts = doubts_of(card.task, areas.categories, card.classes)
 
     def progress(done, total, message):
@@ -417,7 +421,7 @@ def points_in(region, vector, values):
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.references import reference_points
 
-    east, north, position = reference_points(vector)
+    east, north, position = reference_points(vector, region)
     rows, cols = region.cell_at(east, north)
     inside = (rows >= 0) & (rows < region.rows) & (cols >= 0) & (cols < region.cols)
     if not inside.any():

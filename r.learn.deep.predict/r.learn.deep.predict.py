@@ -343,14 +343,17 @@ def several(text: str) -> tuple[str, ...]:
 def read_options(options: dict, flags: dict) -> Settings:
     """Settings of the parser's options."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.scene.numbers import read_number
 
     batch_size = options["batch_size"]
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         raise DeepLearningError(
             _("The batch size must be auto or a positive number; got '{}'. Correct batch_size=.").format(batch_size)
         )
+    numbers = {}
     for key, lowest in (("overlap", 0), ("stride", 1), ("memory", 1), ("nprocs", 0)):
-        if options[key] and int(options[key]) < lowest:
+        numbers[key] = read_number(key, options[key], int) if options[key] else None
+        if options[key] and numbers[key] < lowest:
             raise DeepLearningError(
                 _("The number must be at least {}; got {}. Correct {}=.").format(lowest, options[key], key)
             )
@@ -362,16 +365,13 @@ def read_options(options: dict, flags: dict) -> Settings:
         segments=options["segments"],
         segments_table=Path(options["segments_table"]) if options["segments_table"] else None,
         aggregate=options["aggregate"],
-        overlap=int(options["overlap"]) if options["overlap"] else None,
         blend=options["blend"],
-        stride=int(options["stride"]) if options["stride"] else None,
         augment=options["augment"],
         batch_size=None if batch_size == "auto" else int(batch_size),
         precision=options["precision"],
         device=options["device"],
         scheduler=options["scheduler"],
-        memory=int(options["memory"]),
-        nprocs=int(options["nprocs"]),
+        **numbers,
         resume=flags["r"],
     )
 

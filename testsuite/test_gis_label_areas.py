@@ -144,6 +144,25 @@ def test_a_cell_where_areas_overlap_has_none_of_them(plots):
     assert found == [[1, 2], [1, 0, 0, 2]]
 
 
+def test_texts_that_are_numbers_are_the_classes_of_that_label(plots):
+    session, patches = plots
+    found = run(
+        session,
+        patches,
+        """
+        from rlearndeep.gis.label_areas import _classes
+        from rlearndeep.gis.vectors import LabelVector
+        from rlearndeep.scene.classes import ClassTable, MapClass
+        classes = ClassTable((MapClass(1, "2"), MapClass(2, "3"), MapClass(3, "oak")))
+        features = np.arange(1, 6)
+        texts = LabelVector("v", "1", "area", {1: "2", 2: "3", 3: "1", 4: None, 5: "OAK"}, {}, {})
+        numbers = LabelVector("v", "1", "area", {1: 2, 2: 3, 3: 1, 4: None, 5: 7}, {}, {})
+        answer = [_classes(vector, features, classes).tolist() for vector in (texts, numbers)]
+        """,
+    )
+    assert found == [[-1, 0, 1, -1, -1, 2], [-1, 1, 2, 0, -1, -1]]
+
+
 def test_the_presence_of_a_class_is_claimed_by_the_one_feature_that_has_it(plots):
     session, folder = plots
     patches = folder.parent / "presence"

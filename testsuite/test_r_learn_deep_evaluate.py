@@ -338,6 +338,7 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
         (("input=good,poor", "reference=truth", "difference=one"), "one name per input map"),
         (("input=good,poor", "reference=truth", "difference=one,one"), "one name per input map"),
         (("input=good", "reference=truth", "footprints=plots"), "part"),
+        (("input=good", "reference=truth", "memory=1.5"), "needs a whole number"),
     ],
 )
 def test_bad_input_is_one_line(small, arguments, words):

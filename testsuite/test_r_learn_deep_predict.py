@@ -426,6 +426,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "overlap" in refused("overlap=5000")
     assert "stride" in refused("stride=3")
     assert "at least 0" in refused("overlap=-1")
+    assert "needs a whole number; got '1.5'" in refused("stride=1.5")
     assert "batch_size" in refused("batch_size=many")
     assert "batch_size" in refused("batch_size=²")
     assert "name of its own" in refused("confidence=MASK")

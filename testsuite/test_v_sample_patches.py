@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -344,6 +346,16 @@ def test_values_of_a_raster_and_of_areas_are_labels(field):
     np.testing.assert_array_equal(dataset.labels, np.where(dataset.index["area"] == 1, 0.5, 0.1).astype(np.float32))
 
 
+def test_a_floating_point_map_of_classes_is_pointed_out_and_one_with_its_no_data_refused(field):
+    field.ok("r.mapcalc", "float_classes = float(classes)")
+    wishes = "group=g", "size=4", "split=none", "output=fp", f"patches={directory(field)}", "--overwrite"
+    done = field.run(TOOL, *wishes, "raster=float_classes")
+    assert "quantities of float_classes (regression), all of them whole numbers: 3, 8." in " ".join(done.stderr.split())
+    field.ok("r.mapcalc", "with_nodata = if(row() == 5, float(-3.4e38), x())")
+    assert "run from -3.4e+38 to" in field.error(TOOL, *wishes, "raster=with_nodata")
+    assert len(PatchDataset.open(directory(field))) == 42
+
+
 def test_points_that_meet_in_a_cell_give_their_mean_or_their_number(field):
     add_points(field)
     run(field, "input=points", "column=height", "size=1", "split=none")
@@ -359,6 +371,48 @@ def test_points_that_meet_in_a_cell_give_their_mean_or_their_number(field):
         np.testing.assert_array_equal(
             labels, full[entry["row"] : entry["row"] + 6, entry["col"] : entry["col"] + 6].astype(np.float32)
         )
+
+
+POINTS_OF_SEVERAL = """P 1 3
+ 600055 200055
+ 1 100
+ 1 1
+ 2 7
+P 1 1
+ 600155 200055
+ 1 2
+"""
+
+
+def test_a_point_that_belongs_to_several_features_has_the_label_of_each(field):
+    field.ok("v.in.ascii", "-n", "input=-", "output=several", "format=standard", stdin=POINTS_OF_SEVERAL)
+    field.ok("v.db.addtable", "map=several", "columns=share double precision")
+    field.ok(
+        "db.execute", "input=-", stdin="".join(f"update several set share={n} where cat={n};\n" for n in (1, 2, 100))
+    )
+    wishes = "input=several", "column=share", "size=1", "split=none", "--overwrite"
+    run(field, *wishes)
+    assert sorted(PatchDataset.open(directory(field)).labels.ravel().tolist()) == [2, 50.5]
+    run(field, *wishes, "where=cat < 100")
+    assert sorted(PatchDataset.open(directory(field)).labels.ravel().tolist()) == [1, 2]
+    run(field, "input=several", "label=density", "size=24,30", "split=none", "--overwrite")
+    labels = PatchDataset.open(directory(field)).labels
+    assert labels.max() == 1 and np.count_nonzero(labels) == 2
+
+
+def test_points_given_in_another_turn_of_the_globe_are_found(grass_crs):
+    grass = grass_crs("EPSG:4326")
+    grass.ok("g.region", "n=10", "s=-10", "w=170", "e=190", "res=1")
+    grass.ok("r.mapcalc", "band = int(x() * 100)")
+    grass.ok("i.group", "group=g", "input=band")
+    columns = "columns=x double precision,y double precision,code integer"
+    grass.ok("v.in.ascii", "input=-", "output=points", columns, stdin="175.5|5.5|1\n-175.5|5.5|2\n")
+    run(grass, "input=points", "column=code", "size=1", "split=none")
+    dataset = PatchDataset.open(directory(grass))
+    assert dict(zip(dataset.labels.ravel().tolist(), dataset.images().ravel().tolist(), strict=True)) == {
+        0: 17550,
+        1: 18450,
+    }
 
 
 def test_presence_lists_the_classes_of_a_patch(field):
@@ -468,6 +522,12 @@ def test_cells_on_which_two_mappers_disagree_are_unlabelled(field):
         *("output=n", f"patches={directory(field, 'n')}"),
     )
     assert "59.02 % of 244 cells" in text
+    points = "600055|200055|1|3\n600065|200055|2|8\n600155|200055|3|3\n"
+    columns = "columns=x double precision,y double precision,cat integer,code integer"
+    field.ok("v.in.ascii", "input=-", "output=plots", columns, "cat=3", stdin=points)
+    wishes = "label=center", "placement=points", "size=3", "agreement=areas", "split=none", "--o"
+    answer = run(field, "input=plots", "column=code", *wishes)
+    assert (answer["agreement"]["cells"], answer["agreement"]["agreeing"], answer["patches"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(("res", "shift"), [(5, 0), (10, 5), (20, 0), (30, 7), (4, 1)])
@@ -609,6 +669,71 @@ def test_a_killed_run_leaves_directory_and_vector_as_a_pair(field, seconds):
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == held
 
 
+BAD_TABLES = [
+    ("update areas set kind = cast(x'57e46c64' as text) where cat = 1", "kind", "must be in UTF-8"),
+    ("update areas set share = 9e999 where cat = 1", "share", "numbers finite"),
+    ('alter table areas add column "order" integer', "order", "A word of SQL is no name for a column"),
+    (
+        "drop index areas_cat; insert into areas (cat, code) values (2, 3)",
+        "code",
+        "category 2 of <areas> has '8' and '3' in <code>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "column", "words"), BAD_TABLES)
+def test_a_table_that_cannot_be_read_without_doubt_is_refused(field, statement, column, words):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database:
+        database.executescript(statement)
+    wishes = "group=g", "input=areas", f"column={column}", "size=4", "output=fp", f"patches={directory(field)}"
+    assert words in field.error(TOOL, *wishes)
+
+
+def test_rows_without_category_and_rows_that_repeat_another_do_no_harm(field):
+    field.ok("db.execute", "sql=drop index areas_cat")
+    field.ok("db.execute", "sql=insert into areas (code) values (5)")
+    field.ok("db.execute", "sql=insert into areas (cat, code, kind) values (2, 8, 'other')")
+    answer = run(field, "input=areas", "column=code", "size=1", "split=none")
+    assert [(entry["category"], entry["count"]["training"]) for entry in answer["classes"]] == [(3, 144), (8, 100)]
+
+
+def test_a_map_that_grass_cannot_read_is_no_traceback(field):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database:
+        database.executescript("drop table areas")
+    wishes = "group=g", "input=areas", "column=code", "size=4", "output=fp", f"patches={directory(field)}"
+    done = field.run(TOOL, *wishes)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "ended with an error. Mend the map" in " ".join(done.stderr.split())
+
+
+def test_texts_become_labels_and_groups_of_one_line(field):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database, database:
+        database.execute("update areas set kind = ' old\nwood, \"oak\" ' || cat || ' '")
+    wishes = "input=areas", "column=kind", "size=1", "split=column", "split_column=kind", "shares=50,0,50"
+    answer = run(field, *wishes, "buffer=0")
+    assert [entry["label"] for entry in answer["classes"]] == ['old wood, "oak" 1', 'old wood, "oak" 2']
+    labels = field.ok("v.db.select", "-c", "map=fp", "columns=label", "group=label").splitlines()
+    assert labels == ['old wood, "oak" 1', 'old wood, "oak" 2']
+
+
+def test_points_beside_areas_are_left_out_with_a_word(field):
+    mixed = AREAS + "P 1 1\n 600155 200055\n 1 2\n"
+    field.ok("v.in.ascii", "-n", "input=-", "output=mixed", "format=standard", stdin=mixed)
+    field.ok("v.db.addtable", "map=mixed", "columns=code integer")
+    field.ok("v.db.update", "map=mixed", "column=code", "value=1")
+    places = "split=none", "output=fp", f"patches={directory(field)}"
+    done = field.run(TOOL, "group=g", "input=mixed", "column=code", "size=1", *places)
+    assert "holds areas and 1 points; labels come from the areas alone" in " ".join(done.stderr.split())
+    assert len(PatchDataset.open(directory(field))) == 244
+
+
+def test_categories_at_the_limits_of_a_raster_are_read(field):
+    field.ok("r.mapcalc", "low = if(col() <= 15, -2147483647, -2147483000)")
+    for memory in ("300", "1"):
+        answer = run(field, "raster=low", "size=3", "split=none", f"memory={memory}", "--overwrite")
+        assert [entry["category"] for entry in answer["classes"]] == [-2147483647, -2147483000]
+
+
 BAD_INPUT = [
     (("group=nothing", "raster=classes"), "Imagery group <nothing> must exist"),
     (("group=empty", "raster=classes"), "must hold at least one raster"),
@@ -654,6 +779,14 @@ BAD_INPUT = [
     (("group=g", "raster=classes", "size=4", "split=random", "block_size=50"), "the blocks of split=block"),
     (("group=g", "raster=classes", "size=4", "block_size=5000"), "fewer blocks"),
     (("group=g", "raster=classes", "size=4", "block_size=40", "buffer=5000"), "leaves no"),
+    (("group=g", "raster=classes", "size=4", "buffer=nan"), "buffer= must not be negative; got nan"),
+    (("group=g", "raster=classes", "size=4", "seed=-1"), "seed= must not be negative; got -1"),
+    (("group=g", "raster=classes", "size=4", "nprocs=-1"), "nprocs= must be above 0; got -1"),
+    (("group=g", "raster=classes", "size=4.5"), "The option size= needs a whole number; got '4.5'"),
+    (("group=g", "raster=classes", "nprocs=2.5"), "The option nprocs= needs a whole number"),
+    (("group=g", "raster=classes", "ignore=void", "ignore_values=1-3"), "The option ignore_values= needs"),
+    (("group=g", "raster=classes", "auxiliary=other", "auxiliary_size=2.5"), "The option auxiliary_size= needs"),
+    (("group=g", "raster=classes", "max_null=1x"), "The option max_null= needs a number; got '1x'"),
 ]
 
 
@@ -719,6 +852,58 @@ def test_directory_and_vector_stay_as_a_pair(field):
     assert len(field.ok("db.tables", "-p").split()) == 2
 
 
+def test_footprints_never_replace_the_labels_they_come_from(field):
+    wishes = "group=g", "input=areas", "column=code", "size=1", "split=none", f"patches={directory(field)}"
+    field.ok("g.copy", "vector=areas,second")
+    for output, more in (("areas", ()), ("areas", ("input=areas@PERMANENT",)), ("second", ("agreement=second",))):
+        message = field.error(
+            TOOL, *{key.split("=")[0]: key for key in (*wishes, *more)}.values(), f"output={output}", "--o"
+        )
+        assert f"both <{output}>" in message
+    assert "CHARACTER|kind" in field.ok("v.info", "-c", "map=areas") and not os.path.exists(directory(field))
+
+
+@pytest.mark.parametrize("name", ["2021_fp", "my-fp", "a.b", "or", "fp@PERMANENT"])
+def test_a_name_that_no_vector_can_have_is_refused_before_anything_is_read(field, name):
+    message = field.error(TOOL, "group=g", "raster=classes", "size=4", f"output={name}", f"patches={directory(field)}")
+    assert f"got output={name}." in message
+
+
+def test_the_table_of_footprints_has_a_name_that_the_database_takes(field):
+    for number, name in enumerate(("order", "fp", "FP")):
+        run(field, "raster=classes", "size=4", "split=none", name=str(number), output=name)
+        assert len(field.ok("v.db.select", "-c", f"map={name}", "columns=part").split()) == 42
+    assert sorted(field.ok("db.tables", "-p").split()) == ["FP_1", "areas", "fp", "order_1"]
+
+
+def test_footprints_have_their_table_in_a_database_of_dbf_files(field):
+    field.ok("db.connect", "driver=dbf", "database=$GISDBASE/$LOCATION_NAME/$MAPSET/dbf/")
+    run(field, "raster=classes", "size=4", "split=none")
+    rows = field.ok("v.db.select", "-c", "map=fp", "columns=cat,part,class,label,acquisitio,labelled").splitlines()
+    assert len(rows) == 42 and rows[0] == "1|training|3|wood|g|16"
+
+
+def test_a_new_mapset_needs_no_database_beforehand(field):
+    mapset = field.mapset.parent / "fresh"
+    mapset.mkdir()
+    shutil.copy(field.mapset / "WIND", mapset)
+    rc = mapset.parent.parent / "gisrc_fresh"
+    rc.write_text(f"GISDBASE: {mapset.parent.parent}\nLOCATION_NAME: project\nMAPSET: fresh\nGUI: text\n")
+    fresh = type(field)(mapset, {**field.env, "GISRC": str(rc)})
+    wishes = "group=g@PERMANENT", "raster=classes@PERMANENT", "size=4", "split=none"
+    fresh.ok(TOOL, *wishes, "output=fp", f"patches={directory(fresh)}")
+    assert len(fresh.ok("v.db.select", "-c", "map=fp@fresh", "columns=part").split()) == 42
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence_and_leaves_nothing(field):
+    field.ok("db.connect", "driver=sqlite", f"database={field.mapset}/no/such/directory.db")
+    message = field.error(
+        TOOL, "group=g", "raster=classes", "size=4", "split=none", "output=fp", f"patches={directory(field)}"
+    )
+    assert "db.connect -p" in message
+    assert field.maps("vector") == ["areas"] and not os.path.exists(directory(field))
+
+
 def test_when_the_directory_cannot_be_placed_the_old_vector_comes_back(field, monkeypatch):
     run(field, "raster=classes", "size=4", "split=none")
     run(field, "raster=classes", "size=6", "split=none", name="q", output="new")
@@ -745,6 +930,16 @@ def test_plain_output_is_the_same_report(field):
         TOOL, "group=g", "raster=classes", "size=4", "split=none", "output=fp", f"patches={directory(field)}"
     )
     assert "patches                    42" in text and "wood" in text
+
+
+def test_a_region_with_corners_off_the_globe_has_no_extent_in_degrees(grass_crs):
+    grass = grass_crs("EPSG:32119")
+    grass.ok("g.proj", "-c", "proj4=+proj=sinu +lon_0=0 +R=6371007.181 +units=m +no_defs")
+    grass.ok("g.region", "n=10007554", "s=8895604", "w=-20015109", "e=-18903158", "rows=8", "cols=8")
+    grass.ok("r.mapcalc", "band = row() * 8 + col()")
+    grass.ok("i.group", "group=g", "input=band")
+    run(grass, "raster=band", "size=4", "split=none")
+    assert PatchDataset.open(directory(grass)).manifest.extent is None
 
 
 @pytest.mark.parametrize(

@@ -402,12 +402,13 @@ def read_settings(options: dict):
     """The user's wishes as one checked value."""
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.sampling.settings import Settings, Split, shares_of
+    from rlearndeep.scene.numbers import read_number
 
     def number(key: str, kind=float):
-        return kind(options[key]) if options[key] else None
+        return read_number(key, options[key], kind) if options[key] else None
 
     def pair(key: str):
-        sides = [int(side) for side in options[key].split(",")] if options[key] else []
+        sides = whole_numbers(options, key)
         if len(sides) > 2:
             raise DeepLearningError(
                 _("{}= is rows[,columns]; got {}. Give one or two numbers.").format(key, options[key])
@@ -434,26 +435,35 @@ def read_settings(options: dict):
         stride=pair("stride"),
         number=number("number", int),
         per_class=number("per_class", int),
-        max_null=float(options["max_null"]),
+        max_null=number("max_null"),
         min_labelled=number("min_labelled"),
         drop_duplicates=options["duplicates"] == "drop",
         background=number("background", int),
         percentile=number("percentile"),
         split=split,
-        seed=int(options["seed"]),
-        memory=int(options["memory"]),
+        seed=number("seed", int),
+        memory=number("memory", int),
         workers=threads(options),
     )
 
 
 def threads(options: dict) -> int:
     """Threads to use: as many as there are processors for 0."""
-    return int(options["nprocs"]) or os.cpu_count() or 1
+    from rlearndeep.scene.numbers import read_number
+
+    return read_number("nprocs", options["nprocs"], int) or os.cpu_count() or 1
 
 
 def several(text: str) -> list[str]:
     """The values of an option that takes several."""
     return [value.strip() for value in text.split(",")] if text else []
+
+
+def whole_numbers(options: dict, key: str) -> list[int]:
+    """The numbers of an option that takes several."""
+    from rlearndeep.scene.numbers import read_number
+
+    return [read_number(key, value, int) for value in several(options[key])]
 
 
 class Labels(NamedTuple):
@@ -506,10 +516,16 @@ def open_vector_labels(options: dict, settings, region, name: str, levels) -> La
     from rlearndeep.sampling.labels import PointPlane, density_table
 
     if settings.rule == "density":
-        vector = open_places(name, options["layer"], options["where"], options["split_column"])
+        vector = open_places(name, options["layer"], options["where"])
     else:
         vector = open_features(name, options["layer"], options["column"], options["where"], options["split_column"])
     settings.check_kind(vector.kind)
+    if vector.beside:
+        gs.warning(
+            _("Vector map <{}> holds areas and {} points; labels come from the areas alone.").format(
+                vector.name, vector.beside
+            )
+        )
     if vector.unlabelled:
         gs.warning(
             _("{} features of <{}> have no label; their cells are unlabelled.").format(vector.unlabelled, vector.name)
@@ -518,15 +534,16 @@ def open_vector_labels(options: dict, settings, region, name: str, levels) -> La
         areas = rasterize_areas(vector)
         table, numbered = table_of_features(options, settings, vector, areas.features, levels)
         return Labels(table, LabelRaster(areas.name, areas.first, areas.last), numbered=numbered)
-    east, north, feature = read_points(vector)
-    wanted = selected(vector, feature)
-    cells = region.cell_at(east[wanted], north[wanted])
-    source = PointPlane.of(region, east, north, feature)
+    points = read_points(vector, region)
+    wanted = points.take(selected(vector, points.feature))
+    cells = region.cell_at(wanted.east, wanted.north)
     if settings.rule == "density":
-        source = source.restricted_to(vector.values)
+        wanted = wanted.each_once()
+        source = PointPlane.of(region, wanted.east, wanted.north, wanted.feature)
         table, most = density_table(source.counts, settings.density_percentile)
         gs.message(_("A density of 1 stands for {:g} points per cell or more.").format(most))
         return Labels(table, source, cells)
+    source = PointPlane.of(region, points.east, points.north, points.feature)
     table, numbered = table_of_features(options, settings, vector, source.features, levels)
     return Labels(table, source, cells, numbered)
 
@@ -553,6 +570,7 @@ def table_of_features(options: dict, settings, vector, codes, levels):
 def open_agreement(options: dict, settings, region, labels: Labels) -> Labels | None:
     """The label map that must agree, a vector or a raster."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.sampling.settings import Settings
 
     name = options["agreement"]
     if not name:
@@ -565,7 +583,9 @@ def open_agreement(options: dict, settings, region, labels: Labels) -> Labels | 
         )
     is_vector = bool(options["input"] and gs.find_file(name, element="vector")["file"])
     plain = {**options, "where": "", "split_column": "", "layer": options["layer"] if is_vector else "1"}
-    other = open_labels(plain, settings, region, name if is_vector else "", "" if is_vector else name)
+    # What the user wishes of the labels says nothing of the map they are compared with.
+    anything = Settings(size=(1, 1), memory=settings.memory)
+    other = open_labels(plain, anything, region, name if is_vector else "", "" if is_vector else name)
     if other.table.quantity is not None:
         raise DeepLearningError(_("agreement= compares classes; <{}> holds values. Choose another map.").format(name))
     return other
@@ -585,7 +605,7 @@ def open_ignored(options: dict, acquisitions: int) -> list:
             + " "
             + _("Name one, or one for each.")
         )
-    values = tuple(int(value) for value in several(options["ignore_values"]))
+    values = tuple(whole_numbers(options, "ignore_values"))
     cells = [IgnoredCells(name, values) for name in names]
     return cells * acquisitions if len(cells) == 1 else cells or [None] * acquisitions
 
@@ -599,7 +619,7 @@ def open_further(options: dict) -> list:
     further = open_auxiliary(several(options["auxiliary"]), readers)
     if options["series"]:
         further.append(open_series(several(options["series"]), several(options["dates"]), readers))
-    sizes = [int(size) for size in several(options["auxiliary_size"])]
+    sizes = whole_numbers(options, "auxiliary_size")
     if sizes and (len(sizes) not in (1, len(further)) or min(sizes) < 1):
         raise DeepLearningError(
             _("auxiliary_size= is one number of cells, or one for each of the {} further sources; got {}.").format(
@@ -703,6 +723,7 @@ def tell(plan, settings, summary: dict) -> None:
 def job(options: dict, flags: dict) -> dict:
     """Open everything, then plan, write and report."""
     from rlearndeep.backends.machine import keep_memory
+    from rlearndeep.gis.footprints import check_output
     from rlearndeep.gis.groups import open_groups
     from rlearndeep.gis.session import current_region
     from rlearndeep.patches import check_new_directory
@@ -714,6 +735,7 @@ def job(options: dict, flags: dict) -> dict:
     settings = read_settings(options)
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
+    check_output(options["output"], [options["input"], options["agreement"]])
     settings.check_labels(*(options[key] for key in ("input", "raster", "column", "split_column", "layer")))
     region = current_region()
     groups = open_groups(several(options["group"]))

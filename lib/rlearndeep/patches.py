@@ -322,23 +322,40 @@ class PatchDataset:
 
 
 def check_new_directory(path: str | os.PathLike, overwrite: bool) -> Path:
-    """Absolute path of a patch directory that may be written.
+    """Absolute path of a patch directory that may be written; of a link to one, the directory itself.
 
     Raises:
         DeepLearningError: it exists and may not be replaced, or is no patch directory.
     """
     directory = Path(path).absolute()
+    if directory.is_symlink():
+        directory = directory.resolve()
     if directory.exists() and not overwrite:
         raise DeepLearningError(
             f"A patch directory is not replaced unasked; '{directory}' exists. Choose another name or add --overwrite."
         )
-    if directory.exists() and not (
-        directory.is_dir() and ((directory / MANIFEST).is_file() or not any(directory.iterdir()))
-    ):
+    strange = _strange_entry(directory) if directory.exists() else ""
+    if strange:
         raise DeepLearningError(
-            f"Only a patch directory may be overwritten; '{directory}' holds other files. Choose another name."
+            f"Only a patch directory may be overwritten; '{directory}' holds other files ({strange}). Choose another "
+            "name, or move them."
         )
     return directory
+
+
+def _strange_entry(directory: Path) -> str:
+    """Name of something in a directory that is no part of a patch directory; empty where all is."""
+    if not directory.is_dir():
+        return directory.name
+    entries = sorted(directory.iterdir())
+    if entries and directory / MANIFEST not in entries:
+        return entries[0].name
+    # Systems leave hidden files wherever somebody looks.
+    own = (
+        entry.is_file() and (entry.name == MANIFEST or entry.name.endswith(".npy") or entry.name.startswith("."))
+        for entry in entries
+    )
+    return next((entry.name for entry, known in zip(entries, own, strict=True) if not known), "")
 
 
 class PatchWriter:

@@ -111,11 +111,31 @@ def test_other_peoples_directories_and_files_are_never_replaced(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("text")
-    for name in ("home", "file"):
+    (tmp_path / "hidden" / ".git").mkdir(parents=True)
+    for name in ("home", "file", "hidden"):
         with pytest.raises(DeepLearningError, match="holds other files"):
             write(tmp_path / name, overwrite=True)
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
     assert (tmp_path / "file").read_text() == "text"
+
+
+def test_what_stands_beside_the_patches_in_their_directory_is_not_lost(tmp_path):
+    write(tmp_path / "p")
+    (tmp_path / "p" / ".DS_Store").write_text("")
+    write(tmp_path / "p", overwrite=True)
+    (tmp_path / "p" / "model").mkdir()
+    with pytest.raises(DeepLearningError, match=r"holds other files \(model\)"):
+        write(tmp_path / "p", overwrite=True)
+    assert (tmp_path / "p" / "model").is_dir()
+
+
+def test_a_link_to_a_patch_directory_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "p").symlink_to(tmp_path / "disk" / "patches")
+    write(tmp_path / "p", 3)
+    write(tmp_path / "p", 2, first=7, overwrite=True)
+    assert (tmp_path / "p").is_symlink() and len(PatchDataset.open(tmp_path / "disk" / "patches")) == 2
+    assert (sorted(os.listdir(tmp_path)), os.listdir(tmp_path / "disk")) == (["disk", "p"], ["patches"])
 
 
 def test_a_killed_writer_leaves_no_dataset(tmp_path):

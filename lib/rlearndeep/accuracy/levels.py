@@ -67,7 +67,8 @@ def vector_classes(
     """Classes of a reference vector's labels.
 
     Integers are categories. A text is the class of the maps with that label (capitals do not
-    matter); or, where it is an integer, that category; else a new class above all categories.
+    matter); or, where it is an integer, that category, unless the maps call that another number; else a new class above
+    all categories.
 
     Args:
         labels: (n,) integers or texts.
@@ -83,17 +84,28 @@ def vector_classes(
         return table, np.searchsorted(categories, labels), []
     known = {entry.label.casefold(): entry.category for table in reversed(maps) for entry in table if entry.label}
     used = {entry.category for table in maps for entry in table} | set(taken)
+    renamed = {entry.category for table in maps for entry in table if _is_another_number(entry)}
     found: dict[str, int] = {}
     unknown = []
     for text in dict.fromkeys(labels.tolist()):
         category = known.get(text.casefold(), int(text) if is_integer(text) else None)
-        if category is None:
+        if category is None or (text.casefold() not in known and category in renamed):
             category = max([0, *used, *found.values()]) + 1
             unknown.append(text)
         found[text] = category
     merged = {category: text for text, category in reversed(found.items())}
-    table = ClassTable(tuple(MapClass(category, "" if is_integer(text) else text) for category, text in merged.items()))
+    table = ClassTable(tuple(MapClass(number, _name(text, number)) for number, text in merged.items()))
     return table, table.indices_of([found[text] for text in labels.tolist()]).astype(np.int64), unknown
+
+
+def _is_another_number(entry: MapClass) -> bool:
+    """True for a class whose label is a number, but not that of its category."""
+    return is_integer(entry.label) and int(entry.label) != entry.category
+
+
+def _name(text: str, category: int) -> str:
+    """Label of a category that a text stands for: none where the text is the number of the category."""
+    return "" if is_integer(text) and int(text) == category else text
 
 
 def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[str]:
@@ -113,7 +125,7 @@ def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[s
 def levels_of(table: LevelTable, maps: Sequence[ClassTable], reference: ClassTable) -> list[Level]:
     """One level per column, the finest first.
 
-    Each raster's classes are looked up, by category and then by label, in the finest column that
+    Each raster's classes are looked up, by label and then by category, in the finest column that
     holds all of them; a raster takes part in that level and in the coarser ones.
 
     Raises:
@@ -138,8 +150,8 @@ def _classes(table: LevelTable, column: int, sources: Sequence[ClassTable], fine
     texts = table.texts(column)
     known = [entry for source, start in zip(sources, finest, strict=True) if start == column for entry in source]
     if all(is_integer(text) for text in texts):
-        found = {entry.category: entry for entry in reversed(known)}
-        entries = [found.get(int(text), MapClass(int(text), "")) for text in texts]
+        found = {table.key(entry, column): entry for entry in reversed(known)}
+        entries = [_of_category(int(text), found.get(text)) for text in texts]
     else:
         claimed: dict[str | None, MapClass] = {}
         for entry in known:  # the maps stand first, and keep their categories
@@ -149,6 +161,13 @@ def _classes(table: LevelTable, column: int, sources: Sequence[ClassTable], fine
         free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
         entries = [claimed.get(text.casefold()) or MapClass(next(free), text) for text in texts]
     return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
+
+
+def _of_category(category: int, entry: MapClass | None) -> MapClass:
+    """The class of a number; a map may know it by a category of its own."""
+    if entry is not None and entry.category == category:
+        return entry
+    return MapClass(category, "", entry.color if entry else None)
 
 
 def _indices(table: LevelTable, source: ClassTable, start: int, column: int, classes: ClassTable) -> NDArray[np.int64]:

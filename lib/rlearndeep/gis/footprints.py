@@ -5,19 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
+import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grass.script as gs
 import numpy as np
-from grass.exceptions import CalledModuleError
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.session import remove_at_end, temporary_name
+from rlearndeep.gis.session import mapset, remove_at_end, temporary_name
 from rlearndeep.patches import PARTS, PatchWriter
 from rlearndeep.scene.geometry import Region
 
@@ -27,8 +29,36 @@ _PIECES_PER_PATCH = 64
 # Bytes of what db.execute reads at once; statements of one row each take the database ten times as long.
 _LONGEST_STATEMENT = 4000
 
+# Other drivers of GRASS do not know transactions, or rows of several features, or write them in another way.
+_DRIVERS_OF_MANY_ROWS = ("sqlite", "pg")
+
+_LEGAL_NAME = re.compile(r"(?!(and|or|not)$)[a-z][a-z0-9_]*", re.IGNORECASE)
+
 # A text that does not fit is cut.
 _LONGEST_TEXT = 250
+
+
+def check_output(name: str, inputs: Sequence[str]) -> None:
+    """Refuse a name that the vector of footprints cannot have.
+
+    Args:
+        inputs: vectors of the user that are read, with or without mapset; empty texts do not count.
+
+    Raises:
+        DeepLearningError: GRASS does not take the name for a vector, or it is that of an input.
+    """
+    if not _LEGAL_NAME.fullmatch(name):
+        raise DeepLearningError(
+            "The name of a new vector map begins with a letter, and has letters, digits and underscores only; got "
+            f"output={name}. Choose another name."
+        )
+    for vector in filter(None, inputs):
+        found = gs.find_file(vector, element="vector")
+        if (found["name"], found["mapset"]) == (name, mapset()):
+            raise DeepLearningError(
+                f"Footprints must not replace the labels they come from; output= and the labels are both <{name}>. "
+                "Choose another output=."
+            )
 
 
 def attributes(writer: PatchWriter, acquisitions: Sequence[str]) -> dict[str, list]:
@@ -84,8 +114,8 @@ def write_footprints(
     remove_at_end("vector", hidden)
     kind, geometry = _geometry(writer.index, writer.manifest.region, height, width)
     file, sql = gs.tempfile(), gs.tempfile()
+    table = _free_table(name)
     try:
-        table = _free_table(name)
         with open(file, "w", encoding="utf-8") as stream:
             stream.writelines(geometry)
         with open(sql, "w", encoding="utf-8") as stream:
@@ -95,23 +125,33 @@ def write_footprints(
             _quietly("v.in.ascii", flags="n", input=file, output=hidden, format="standard")
             filled.result()
         _quietly("v.db.connect", map=hidden, table=table, key="cat", layer=1)
-        gs.vector_history(hidden, replace=True)
-    except CalledModuleError as error:
-        raise DeepLearningError(
-            f"The vector of footprints could not be written; {error.module} failed. Check the disk space and the "
-            "database of the mapset with db.connect -p."
-        ) from error
+    except BaseException:
+        gs.run_command("db.droptable", flags="f", table=table, quiet=True, errors="ignore", stderr=subprocess.DEVNULL)
+        raise
     finally:
         for path in (file, sql):
             gs.try_remove(path)
+    gs.vector_history(hidden, replace=True)
     return hidden, kind
 
 
 def _free_table(name: str) -> str:
     """The name, or the first one like it that no table has; of a vector to be replaced the table still stands."""
-    taken = set(gs.read_command("db.tables", flags="p", quiet=True, errors="ignore").split())
-    numbered = (f"{name}_{number}" for number in range(1, len(taken) + 2))
-    return next(free for free in itertools.chain([name], numbered) if free not in taken)
+    # Databases take capitals and small letters for the same.
+    listing = gs.read_command("db.tables", flags="p", quiet=True, errors="ignore", stderr=subprocess.DEVNULL)
+    taken = set(listing.lower().split())
+    numbered = (f"{name}_{number}" for number in range(1, len(taken) + 3))
+    return next(free for free in itertools.chain([name], numbered) if free.lower() not in taken and _is_free_word(free))
+
+
+def _is_free_word(name: str) -> bool:
+    """False for words that mean something in SQL, such as *order*."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute(f"CREATE TABLE {name} (cat integer)")
+        except sqlite3.Error:
+            return False
+    return True
 
 
 def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
@@ -134,7 +174,7 @@ def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
             old.rename(place)
         raise
     if replaces:
-        with suppress(CalledModuleError):
+        with suppress(DeepLearningError):
             _quietly("g.remove", flags="f", type="vector", name=old.name)
 
 
@@ -145,20 +185,32 @@ def _home() -> Path:
 
 
 def _quietly(module: str, **options) -> None:
-    gs.run_command(module, quiet=True, overwrite=True, env={**os.environ, "GRASS_VERBOSE": "-1"}, **options)
+    """Run a module whose chatter is no message of ours."""
+    env = {**os.environ, "GRASS_VERBOSE": "-1"}
+    process = gs.start_command(module, quiet=True, overwrite=True, env=env, stderr=subprocess.PIPE, **options)
+    _, errors = process.communicate()
+    if process.returncode:
+        words = " ".join(gs.decode(errors).replace("ERROR:", "").split())
+        raise DeepLearningError(
+            f"The vector of footprints must be writable; {module} failed ({words[:300]}). Check the disk space and the "
+            "database of the mapset with db.connect -p."
+        )
 
 
 def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list]) -> Iterator[str]:
+    """What makes the table and fills it, as the database of the mapset understands it."""
+    many = gs.db_connection(force=True)["driver"] in _DRIVERS_OF_MANY_ROWS
+    longest = _LONGEST_STATEMENT if many else 0
     types = ", ".join(f"{name} {_sql_type(values)}" for name, values in columns.items())
-    yield f"BEGIN TRANSACTION;\nCREATE TABLE {table} (cat integer, {types});\n"
+    yield f"{'BEGIN TRANSACTION;' if many else ''}\nCREATE TABLE {table} (cat integer, {types});\n"
     statement = ""
     for number, *row in zip(numbers, *columns.values(), strict=True):
         values = f"({number},{','.join(map(_sql, row))})"
-        if statement and len((statement + values).encode()) > _LONGEST_STATEMENT:
+        if statement and len((statement + values).encode()) > longest:
             yield f"{statement};\n"
             statement = ""
         statement = f"{statement},{values}" if statement else f"INSERT INTO {table} VALUES {values}"
-    yield f"{statement};\nCOMMIT;\n"
+    yield f"{statement};\n{'COMMIT;' if many else ''}\n"
 
 
 def _sql_type(values: list) -> str:

@@ -90,11 +90,14 @@ def _windows(
 
 def _classes(vector: LabelVector, categories: NDArray[np.int64], classes: ClassTable) -> NDArray[np.int64]:
     """Class index of each feature, that of none first; ``UNLABELLED`` where its label is no class."""
-    known: dict[str, int] = {}
-    for index, entry in enumerate(classes):
-        known[str(entry.category)] = known[entry.label.casefold()] = index
+    by_category: dict[object, int] = {entry.category: index for index, entry in enumerate(classes)}
+    by_label: dict[object, int] = {entry.label.casefold(): index for index, entry in enumerate(classes) if entry.label}
     labels = [vector.values[category] for category in categories.tolist()]
-    found = (UNLABELLED if label in (None, "") else known.get(str(label).casefold(), UNLABELLED) for label in labels)
+    # A text may be a number, which is no category.
+    found = (
+        by_label.get(label.casefold(), UNLABELLED) if isinstance(label, str) else by_category.get(label, UNLABELLED)
+        for label in labels
+    )
     return np.array([UNLABELLED, *found], dtype=np.int64)
 
 
@@ -132,7 +135,7 @@ def _plane(vector: LabelVector, categories: NDArray[np.int64], region: Region) -
 
 
 def _point_plane(vector: LabelVector, categories: NDArray[np.int64], region: Region) -> Plane:
-    east, north, feature = read_points(vector)
+    east, north, feature, _ = read_points(vector, region)
     row, col = region.cell_at(east, north)
     known = np.isin(feature, categories) & (row >= 0) & (row < region.rows) & (col >= 0) & (col < region.cols)
     cells, where, count = np.unique(row[known] * region.cols + col[known], return_index=True, return_counts=True)

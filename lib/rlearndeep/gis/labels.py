@@ -13,13 +13,11 @@ from rlearndeep.gis.groups import Group
 from rlearndeep.gis.rasters import CELL_NULL, RasterStack, raster_info, raster_units
 from rlearndeep.gis.references import class_table
 from rlearndeep.scene.bands import Band
-from rlearndeep.scene.classes import ClassTable
+from rlearndeep.scene.classes import MOST_CLASSES, ClassTable
 from rlearndeep.scene.codes import FIRST_CODE, NOTHING, Plane, ValuePlane
 from rlearndeep.scene.geometry import Region, Window
 from rlearndeep.scene.tasks import Quantity
 
-# A raster with more values than this holds numbers of objects, not classes.
-_MOST_CLASSES = 10_000
 _WIDEST_RANGE = 10_000_000
 
 # Resolutions that differ by a smaller share are the same.
@@ -85,9 +83,9 @@ def raster_classes(name: str, region: Region, keep: int = 0) -> tuple[ClassTable
             f"The region needs labelled cells; <{info.name}> is null in all of it. "
             f"Set the region with g.region raster={name}."
         )
-    if len(values) > _MOST_CLASSES:
+    if len(values) > MOST_CLASSES:
         raise DeepLearningError(
-            f"A label raster holds at most {_MOST_CLASSES} classes; <{info.name}> has {len(values)} values in the "
+            f"A label raster holds at most {MOST_CLASSES} classes; <{info.name}> has {len(values)} values in the "
             "region. Is it a raster of classes?"
         )
     return class_table(info.name, values), LabelRaster(info.name, first, last, kept)
@@ -101,7 +99,8 @@ def _codes(cells: NDArray[np.int32], name: str, first: int, last: int) -> NDArra
             f"Values of a raster must lie in the range that GRASS keeps for it; <{name}> holds others than "
             f"{first} to {last}. Bring its range up to date with r.support -s map={name}."
         )
-    return np.where(good, cells - np.int32(first - FIRST_CODE), np.int32(NOTHING))
+    # In two steps: a category near the limits of the type, less a code, would be beyond them.
+    return np.where(good, cells - np.int32(first) + np.int32(FIRST_CODE), np.int32(NOTHING))
 
 
 def holds_values(name: str) -> bool:
@@ -143,7 +142,8 @@ class _CodePlane:
         """Codes of a window, (rows, cols)."""
         values = self.stack.read(window)[0]
         null = values == CELL_NULL
-        values += FIRST_CODE - self.first
+        values -= self.first
+        values += FIRST_CODE
         values[null] = NOTHING
         return values
 

@@ -25,7 +25,11 @@ def projection() -> dict[str, Any]:
 
 
 def extent_degrees(region: Region) -> tuple[float, float, float, float] | None:
-    """West, south, east and north of a region in degrees; None in a project without coordinate system."""
+    """West, south, east and north of a region in degrees.
+
+    None in a project without coordinate system, and where a corner is no place on Earth: so are those of a picture of
+    the whole disk, and of the outer tiles of a sinusoidal grid.
+    """
     libraries()
     if cell_head(region).proj == _XY:
         return None
@@ -41,6 +45,7 @@ def extent_degrees(region: Region) -> tuple[float, float, float, float] | None:
         cols=region.cols,
         quiet=True,
         stderr=subprocess.DEVNULL,
+        errors="ignore",
     )
     if "ll_w" not in listing:
         return None

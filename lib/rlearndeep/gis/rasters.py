@@ -305,6 +305,14 @@ def _on_globe() -> bool:
     return libgis.G_projection() == libgis.PROJECTION_LL
 
 
+def turned_into(east: NDArray[np.float64], region: Region) -> NDArray[np.float64]:
+    """Eastings as they are; on the globe those outside a region in the turn that begins at its western edge."""
+    if not _on_globe():
+        return east
+    outside = (east < region.west) | (east > region.east)
+    return np.where(outside, east - _CIRCLE * np.floor((east - region.west) / _CIRCLE), east)
+
+
 def _turned(extents: Sequence[Region], west: float, east: float) -> list[Region]:
     """Extents as they are; on the globe the first and the last turn of each that meets what lies between meridians."""
     if not _on_globe():

@@ -248,10 +248,10 @@ def rasterize_reference(reference: ReferenceVector) -> ReferenceAreas:
 
 
 def reference_points(
-    reference: ReferenceVector,
+    reference: ReferenceVector, region: Region
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """East, north and position of the feature of each labelled point."""
-    east, north, feature = read_points(reference.vector)
+    """East, north and position of the feature of each labelled point; see ``vectors.read_points``."""
+    east, north, feature, _ = read_points(reference.vector, region)
     position = np.clip(np.searchsorted(reference.features, feature), 0, len(reference.features) - 1)
     known = reference.features[position] == feature
     return east[known], north[known], position[known]

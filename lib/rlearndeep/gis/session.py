@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grass.script as gs
+from grass.exceptions import CalledModuleError
 
 from rlearndeep.errors import DeepLearningError, MissingPackage, missing_package
 
@@ -73,6 +74,12 @@ def run(
         gs.fatal(str(missing_package(name, "This tool", error)))
     except DeepLearningError as error:
         gs.fatal(str(error))
+    except CalledModuleError as error:
+        command = " ".join(str(error).partition(" ended with an error")[0].split())
+        gs.fatal(
+            f"Modules of GRASS must be able to read the maps; see the message above. {command} ended with an error. "
+            "Mend the map: v.build for a vector without topology, v.db.connect for one whose table is gone."
+        )
     except KeyboardInterrupt:
         cleanup()
         sys.stderr.write(f"\nInterrupted; {_interrupted}\n")

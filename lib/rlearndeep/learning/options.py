@@ -9,6 +9,7 @@ from typing import Any
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import STANDARDIZE
+from rlearndeep.scene.numbers import read_number
 from rlearndeep.scene.resampling import METHODS
 
 # Losses of each task; the first one is the default.
@@ -203,12 +204,12 @@ def from_options(options: Mapping[str, str]) -> Settings:
     if given.get("batch_size") == "auto":
         del given["batch_size"]
     values: dict[str, Any] = {name: given[name] for name in _TEXTS if name in given}
-    values |= {name: _number(name, given[name], int) for name in _WHOLE_NUMBERS if name in given}
-    values |= {name: _number(name, given[name], float) for name in _NUMBERS if name in given}
+    values |= {name: read_number(name, given[name], int) for name in _WHOLE_NUMBERS if name in given}
+    values |= {name: read_number(name, given[name], float) for name in _NUMBERS if name in given}
     values |= {name: tuple(given[name].split(",")) for name in _LISTS if name in given}
     if "learning_rate" in given:
         rate = given["learning_rate"]
-        values["learning_rate"] = rate if rate == "auto" else _number("learning_rate", rate, float)
+        values["learning_rate"] = rate if rate == "auto" else read_number("learning_rate", rate, float)
     return Settings(**values, network=_network_of(given), class_weights=_class_weights(options.get("class_weights")))
 
 
@@ -216,13 +217,13 @@ def _network_of(given: Mapping[str, str]) -> dict[str, Any]:
     """The options of a network among those that were given."""
     network: dict[str, Any] = {"encoder": given["encoder"]} if "encoder" in given else {}
     if "dropout" in given:
-        network["dropout"] = _number("dropout", given["dropout"], float)
+        network["dropout"] = read_number("dropout", given["dropout"], float)
     for name in ("filters", "blocks"):
         if name in given:
-            network[name] = _number(name, given[name], int)
+            network[name] = read_number(name, given[name], int)
     for name in ("hidden", "kernel", "dilations"):
         if name in given:
-            network[name] = [_number(name, value, int) for value in given[name].split(",")]
+            network[name] = [read_number(name, value, int) for value in given[name].split(",")]
     return network
 
 
@@ -386,20 +387,12 @@ def _default(value: Any, otherwise: Any) -> Any:
 def _class_weights(text: str | None) -> str | tuple[float, ...]:
     if not text or text in ("none", "balanced"):
         return text or "none"
-    weights = tuple(_number("class_weights", value, float) for value in text.split(","))
+    weights = tuple(read_number("class_weights", value, float) for value in text.split(","))
     if any(not math.isfinite(value) or value < 0 for value in weights) or not any(weights):
         raise DeepLearningError(
             f"Class weights must be none, balanced, or numbers of at least 0; got '{text}'. Choose other weights."
         )
     return weights
-
-
-def _number(name: str, text: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except ValueError as error:
-        expected = "whole number" if kind is int else "number"
-        raise DeepLearningError(f"The option {name}= needs a {expected}; got '{text}'. Give a number.") from error
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

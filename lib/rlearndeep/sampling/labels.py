@@ -7,7 +7,7 @@ everything the source knows of a cell: its class or value, its one area, its gro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class LabelTable:
             class, which stands for "has a value" and does not reach the dataset.
         values: the value of each code, not a number for none; None where a plane has values of its own.
         is_empty: True when there are no labels at all: every cell may be sampled, none is labelled.
+        shared: positions of the areas of each code in which several meet.
     """
 
     classes: ClassTable
@@ -59,6 +60,7 @@ class LabelTable:
     quantity: Quantity | None = None
     values: NDArray[np.float32] | None = None
     is_empty: bool = False
+    shared: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def named_classes(self) -> ClassTable:
@@ -206,7 +208,8 @@ def feature_table(
     class_of, area_of, group_of = [UNLABELLED] * FIRST_CODE, [NONE] * FIRST_CODE, [NONE] * FIRST_CODE
     uncovered = [True, False]
     conflicts = 0
-    for members in codes:
+    shared: dict[int, tuple[int, ...]] = {}
+    for code, members in enumerate(codes, start=FIRST_CODE):
         known = [feature for feature in members if feature in position]
         found = {index_of[category[feature]] if feature in category else UNLABELLED for feature in known}
         class_of.append(min(found) if len(found) == 1 else UNLABELLED)
@@ -214,6 +217,8 @@ def feature_table(
         group_of.append(_single([group.get(feature, NONE) for feature in known]))
         uncovered.append(not known)
         conflicts += len(found) > 1
+        if area_of[code] == SEVERAL:
+            shared[code] = tuple(position[feature] for feature in known)
     return LabelTable(
         classes,
         np.array(class_of, dtype=np.int32),
@@ -223,6 +228,7 @@ def feature_table(
         np.array(uncovered, dtype=bool),
         names,
         conflicts,
+        shared=shared,
     )
 
 
@@ -259,8 +265,16 @@ def density_table(counts: NDArray[np.int64], percentile: float) -> tuple[LabelTa
     Args:
         counts: points in each code, for the codes from ``FIRST_CODE`` on.
         percentile: 0 to 100; 100 cuts nothing.
+
+    Raises:
+        DeepLearningError: there are no points.
     """
-    full = max(1.0, float(np.percentile(counts, percentile))) if len(counts) else 1.0
+    if not len(counts):
+        raise DeepLearningError(
+            "label=density counts points; none lies in the region. Set the region to the points (g.region), or check "
+            "where= and layer=."
+        )
+    full = max(1.0, float(np.percentile(counts, percentile)))
     values = np.concatenate([[0.0, np.nan], np.minimum(counts, full) / full]).astype(np.float32)
     class_of = np.where(np.isnan(values), UNLABELLED, 0).astype(np.int32)
     table = replace(_plain_table(_ONE_CLASS, class_of), values=values)
@@ -314,14 +328,6 @@ class PointPlane:
     def counts(self) -> NDArray[np.int64]:
         """Number of points in each code, from ``FIRST_CODE`` on."""
         return np.array([len(members) for members in self.features], dtype=np.int64)
-
-    def restricted_to(self, features: Sequence[int]) -> PointPlane:
-        """The plane of only some of the points."""
-        wanted = set(features)
-        members = [tuple(feature for feature in code if feature in wanted) for code in self.features]
-        kept = np.array([bool(code) for code in members], dtype=bool)
-        code = np.arange(int(kept.sum()), dtype=np.int32) + FIRST_CODE
-        return PointPlane(self.row[kept], self.col[kept], code, tuple(filter(None, members)))
 
     def read(self, window: Window) -> NDArray[np.int32]:
         """Codes of a window, (rows, cols)."""

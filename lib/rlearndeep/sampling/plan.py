@@ -25,7 +25,7 @@ from rlearndeep.sampling.sources import FurtherSource, with_statistics, write_so
 from rlearndeep.sampling.splits import LEFT_OUT, Division, divide
 from rlearndeep.sampling.survey import Dropped, survey, survey_objects
 from rlearndeep.sampling.writing import write_patches
-from rlearndeep.scene.classes import UNLABELLED, ClassTable
+from rlearndeep.scene.classes import MOST_CLASSES, UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region
 
 # Random places are drawn anew, so many times more, until enough of them are good.
@@ -131,6 +131,11 @@ def make_plan(
     absent = tuple(label for label, here in zip(table.classes.labels, present, strict=True) if not here)
     patches = patches.with_classes(present)
     table = table.restricted_to(present)
+    if len(table.classes) > MOST_CLASSES:
+        raise DeepLearningError(
+            f"Patches have at most {MOST_CLASSES} classes; got {len(table.classes)}. Labels that number objects are no "
+            "classes, and quantities belong into a floating point column. Choose another column."
+        )
     split = replace(settings.split, kind="none") if table.is_empty else settings.split
     division = divide(patches, split, region, table.groups, len(table.classes), settings.seed, acquisitions)
     kept = division.part != LEFT_OUT

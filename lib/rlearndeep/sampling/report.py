@@ -14,10 +14,21 @@ from rlearndeep.sampling.plan import Plan
 from rlearndeep.sampling.scene import Scene
 from rlearndeep.sampling.settings import Settings
 from rlearndeep.sampling.sources import FurtherSource, coverage
-from rlearndeep.sampling.splits import names_parts
+from rlearndeep.sampling.splits import names_parts, wished_parts
 
 # A part may miss its share by so many percent of all patches before that is said.
 _SHARE_TOLERANCE = 5.0
+
+_CELLS_AT_ONCE = 1 << 20
+
+# A spread of larger numbers is infinite in the type that networks compute in.
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+
+# More whole numbers than this are hardly names of classes.
+_MOST_LIKE_CLASSES = 32
+
+# Longer lists nobody reads, and no program could be given as an argument.
+_MOST_LISTED = 20
 
 
 def summarize(plan: Plan, scenes: Sequence[Scene], further: Sequence[FurtherSource] = ()) -> dict:
@@ -74,7 +85,11 @@ def _per_part(part: NDArray[np.int32]) -> dict[str, int]:
 
 
 def add_contents(summary: dict, writer: PatchWriter, part: NDArray[np.int32]) -> None:
-    """Add to a summary what is known only of patches that were read: values, and how much the sources cover."""
+    """Add to a summary what is known only of patches that were read: values, and how much the sources cover.
+
+    Raises:
+        DeepLearningError: labels that are infinite, or so large that they must mean something else.
+    """
     for entry, source in zip(summary["sources"][1:], writer.manifest.sources[1:], strict=True):
         entry.update(coverage(writer, source))
     if writer.manifest.quantity is not None:
@@ -82,17 +97,37 @@ def add_contents(summary: dict, writer: PatchWriter, part: NDArray[np.int32]) ->
         summary["values"] = {
             "quantity": writer.manifest.quantity.to_json(),
             **{name: _moments(labels[part == number]) for number, name in enumerate(PARTS)},
+            "whole_numbers": few_whole_numbers(labels),
         }
+
+
+def few_whole_numbers(labels: NDArray[np.float32]) -> list[int] | None:
+    """The values of labels, ascending, when they are whole numbers and so few that they may be names of classes."""
+    found: set[float] = set()
+    cells = labels.reshape(-1)
+    for first in range(0, len(cells), _CELLS_AT_ONCE):
+        values = cells[first : first + _CELLS_AT_ONCE]
+        values = np.unique(values[~np.isnan(values)])
+        found.update(values.tolist())
+        if (values != np.rint(values)).any() or len(found) > _MOST_LIKE_CLASSES:
+            return None
+    return sorted(map(int, found))
 
 
 def _moments(values: NDArray[np.float32]) -> dict[str, float | int] | None:
     values = values[~np.isnan(values)]
     if not len(values):
         return None
+    low, high = float(values.min()), float(values.max())
+    if not (low > -_LARGEST and high < _LARGEST):
+        raise DeepLearningError(
+            f"Values of labels must be finite, and small enough to be squared; they run from {low:g} to {high:g}. If "
+            "one of them means no data, set it to null (r.null setnull=, r.mapcalc, v.db.update)."
+        )
     return {
         "count": len(values),
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
+        "minimum": low,
+        "maximum": high,
         "mean": float(values.mean(dtype=np.float64)),
         "std": float(values.std(dtype=np.float64)),
     }
@@ -105,6 +140,7 @@ def remarks(plan: Plan, settings: Settings, summary: dict) -> list[str]:
         *_shares(plan, settings, summary),
         *_missing(plan, settings, summary),
         *_leaks(plan, settings, summary),
+        *_names_perhaps(settings, summary),
         *(
             f"In {source['patches_without']} patches source '{source['name']}' has no valid cell: it does not cover "
             "all of the places."
@@ -122,15 +158,15 @@ def _wanted(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         yield f"number= asked for {wanted} patches; {places}{different} were found. Use a smaller size= or stride=."
     if settings.per_class is not None:
         patches = plan.patches.take(plan.patches.places()[0])
-        for index, entry in enumerate(summary["classes"]):
-            held = int(patches.has_class(index).sum())
-            if held < settings.per_class:
-                yield (
-                    f"per_class= asked for {settings.per_class} patches of each class; class '{entry['label']}' "
-                    f"has {held}."
-                )
+        held = [int(patches.has_class(index).sum()) for index in range(len(plan.classes))]
+        fewer = [(entry["label"], have) for entry, have in zip(summary["classes"], held, strict=True)]
+        fewer = [(label, have) for label, have in fewer if have < settings.per_class]
+        asked = f"per_class= asked for {settings.per_class} patches of each class;"
+        yield from (f"{asked} class '{label}' has {have}." for label, have in fewer[:_MOST_LISTED])
+        if len(fewer) > _MOST_LISTED:
+            yield f"{asked} {len(fewer) - _MOST_LISTED} more classes have fewer."
     if plan.absent and len(plan.classes):
-        yield f"No patch has class '{', '.join(plan.absent)}': left out of the dataset."
+        yield f"No patch has class '{_listed(plan.absent)}': left out of the dataset."
     late = (plan.duplicates or 0) - (plan.passed_over or 0)
     if wanted is not None and settings.drop_duplicates and late:
         yield (
@@ -173,6 +209,12 @@ def _missing(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         if _by_shares(plan, settings) and settings.split.shares[number] == 0:
             continue
         if not summary["parts"][name]:
+            split = settings.split
+            if split.kind in ("column", "acquisition") and number in wished_parts(split, plan.table.groups):
+                yield (
+                    f"The {name} part was asked for and has no patch: none of its places lies in the region, has "
+                    "enough labels and keeps the buffer."
+                )
             continue
         without = [
             entry["label"] + _where(plan, index)
@@ -180,7 +222,13 @@ def _missing(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
             if not entry["count"][name]
         ]
         if without:
-            yield f"The {name} part has no patch with class {', '.join(without)}."
+            yield f"The {name} part has no patch with class {_listed(without)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message; of very many only the first."""
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _where(plan: Plan, index: int) -> str:
@@ -204,6 +252,17 @@ def _leaks(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         )
     elif same_ground:
         yield f"{same_ground} patches overlap a patch of another part in another acquisition: scores on them flatter."
+
+
+def _names_perhaps(settings: Settings, summary: dict) -> Iterator[str]:
+    """Floating point maps of classes are common, and learning their numbers as quantities is not what is wanted."""
+    numbers = summary.get("values", {}).get("whole_numbers")
+    if numbers and settings.rule != "density":
+        name = summary["values"]["quantity"]["name"]
+        yield (
+            f"The labels are quantities of {name} (regression), all of them whole numbers: "
+            f"{_listed([str(number) for number in numbers])}. If these are classes, make the raster or column integer."
+        )
 
 
 def check_apart(settings: Settings, summary: dict) -> None:

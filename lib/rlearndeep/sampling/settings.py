@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.patches import PARTS
 
@@ -17,6 +20,11 @@ SPLITS = ("block", "random", "class", "column", "acquisition", "none")
 _DEFAULT_MIN_LABELLED = {"majority": 50.0, "presence": 100.0}
 
 _PERCENTILE = 97.0
+
+_KINDS = {"area": "areas", "point": "points", "raster": "a raster"}
+
+# A percentage of cells that is a whole number must not become a little more or less.
+_ROUNDING = 1e-6
 
 # GRASS's parser says this where the user said nothing.
 _LAYER = "1"
@@ -46,7 +54,7 @@ class Split:
     def __post_init__(self) -> None:
         _check_choice("split", self.kind, SPLITS)
         _check_positive("block_size", self.block_size)
-        if self.buffer is not None and self.buffer < 0:
+        if self.buffer is not None and not self.buffer >= 0:
             raise DeepLearningError(f"buffer= must not be negative; got {self.buffer:g}. Use 0 for none.")
         if self.kind == "acquisition" and self.buffer:
             raise DeepLearningError(
@@ -143,19 +151,7 @@ class Settings:
         _check_choice("label", self.rule, RULES)
         _check_choice("placement", self.placement, PLACEMENTS)
         self._check_use()
-        for name in ("number", "per_class", "memory", "workers"):
-            _check_positive(name, getattr(self, name))
-        for name, sides in (("size", self.size), ("stride", self.stride)):
-            for side in sides or ():
-                _check_positive(name, side)
-        if self.percentile is not None and not 0 < self.percentile <= 100:
-            raise DeepLearningError(
-                f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
-            )
-        for name in ("max_null", "min_labelled"):
-            percent = getattr(self, name)
-            if percent is not None and not 0 <= percent <= 100:
-                raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
+        self._check_ranges()
         if self.placement == "random" and self.number is None and self.per_class is None:
             raise DeepLearningError("placement=random needs number= or per_class=; got neither. Add one of them.")
         if self.rule == "object" and self.placement != "grid":
@@ -173,8 +169,32 @@ class Settings:
         if self.size is None and self.rule != "object":
             raise DeepLearningError(f"label={self.rule} needs size=; got none. Give rows[,columns] in cells.")
 
+    def _check_ranges(self) -> None:
+        """Refuse numbers that are too small or too large."""
+        for name in ("number", "per_class", "memory"):
+            _check_positive(name, getattr(self, name))
+        _check_positive("nprocs", self.workers)
+        for name, sides in (("size", self.size), ("stride", self.stride)):
+            for side in sides or ():
+                _check_positive(name, side)
+        if self.seed < 0:
+            raise DeepLearningError(f"seed= must not be negative; got {self.seed}. Use 0 or a larger number.")
+        if self.percentile is not None and not 0 < self.percentile <= 100:
+            raise DeepLearningError(
+                f"percentile= is a percentage above 0; got {self.percentile:g}. Use a number up to 100 (no cut)."
+            )
+        for name in ("max_null", "min_labelled"):
+            percent = getattr(self, name)
+            if percent is not None and not 0 <= percent <= 100:
+                raise DeepLearningError(f"{name}= is a percentage; got {percent:g}. Use a number from 0 to 100.")
+
     def _check_use(self) -> None:
-        """Refuse what would change nothing."""
+        """Refuse what would change nothing, or cannot be."""
+        if self.rule == "density" and self.split.kind == "column":
+            raise DeepLearningError(
+                "split=column divides features; got label=density, which gives a value to every cell, most of which "
+                "belong to none. Choose split=block."
+            )
         if self.percentile is not None and self.rule != "density":
             raise DeepLearningError(
                 f"percentile= cuts the number of points of label=density; got label={self.rule}. Leave it out."
@@ -254,7 +274,9 @@ class Settings:
         )
         for wished, kinds, option, needed in wishes:
             if wished and kind not in kinds:
-                raise DeepLearningError(f"{option} needs {needed}; the labels are a {kind} map. Choose another option.")
+                raise DeepLearningError(
+                    f"{option} needs {needed}; the labels are {_KINDS[kind]}. Choose another option."
+                )
 
     def check_values(self, name: str, has_areas: bool) -> None:
         """Refuse what needs classes when the labels are values (regression).
@@ -290,6 +312,14 @@ class Settings:
         """Share of labelled cells a patch needs, 0..1."""
         percent = _DEFAULT_MIN_LABELLED.get(self.rule, 0.0) if self.min_labelled is None else self.min_labelled
         return percent / 100
+
+    def are_too_null(self, null: NDArray[np.int64], cells: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for patches with more null cells, of so many cells, than are allowed."""
+        return null > self.max_null / 100 * cells + _ROUNDING
+
+    def are_labelled(self, labelled: NDArray[np.int64], cells: int | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for patches with as many labelled cells, of so many cells, as are needed; one in any case."""
+        return (labelled > 0) & (labelled >= self.needed_share * cells - _ROUNDING)
 
     @property
     def unit(self) -> str:

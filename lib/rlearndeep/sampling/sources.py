@@ -69,6 +69,9 @@ def write_source(
 
     Returns:
         Moments of the patches per date.
+
+    Raises:
+        DeepLearningError: a raster holds values beyond the range GRASS keeps for it, or infinite ones.
     """
     source = further.source
     if source.region is None:
@@ -95,7 +98,7 @@ def write_source(
                 writer.release()
                 progress(end - begin)
         if moments is not None:
-            found.append(moments)
+            found.append(moments.checked(source.bands))
     return found
 
 

@@ -176,6 +176,15 @@ def names_parts(split: Split, groups: Sequence[str]) -> bool:
     return bool(split.validation or split.test or (groups and None not in named))
 
 
+def wished_parts(split: Split, groups: Sequence[str]) -> set[int]:
+    """Parts that names, values of the split column, or else shares ask for."""
+    if split.validation or split.test:
+        return {number for number, names in ((1, split.validation), (2, split.test)) if names}
+    if names_parts(split, groups):
+        return {_PART_NAMES[value.strip().lower()] for value in groups}
+    return {number for number, share in enumerate(split.shares) if share > 0}
+
+
 def _stratified_groups(
     patches: PatchSet, groups: int, shares: tuple[float, float, float], classes: int, seed: int
 ) -> list[int]:

@@ -65,7 +65,7 @@ class Strip:
     start: int
     acquisition: int | None
     nulls: NDArray[np.bool_]
-    classes: NDArray[np.int16]
+    classes: NDArray[np.signedinteger]
     labelled: NDArray[np.bool_]
     codes: NDArray[np.int32]
 
@@ -103,11 +103,12 @@ def survey(
     step = strip_rows(region.cols, per_cell, size[0], settings.memory)
     read = partial(read_planes, scene)
     last = region.rows - size[0] + 1
+    class_of = table.class_of.astype(np.int16 if len(table.classes) <= np.iinfo(np.int16).max else np.int32)
     for start, stop, (codes, nulls) in sweep(read, 0, last, size[0], step, region.cols):
         row, col = placement.within(start, stop)
         if not len(row):
             continue
-        classes = table.class_of.astype(np.int16)[codes]
+        classes = class_of[codes]
         labelled = (classes != UNLABELLED) & ~nulls
         strip = Strip(start, acquisition, nulls, classes, labelled, codes)
         dropped += _judge(strip, table, settings, size, row, col, chooser)
@@ -128,8 +129,8 @@ def _judge(
     top = row - strip.start
     null = box_sums(strip.nulls, top, col, size)
     labelled = box_sums(strip.labelled, top, col, size)
-    too_null = null > settings.max_null / 100 * cells
-    unlabelled = ~too_null & ((labelled == 0) | (labelled < settings.needed_share * cells))
+    too_null = settings.are_too_null(null, cells)
+    unlabelled = ~too_null & ~settings.are_labelled(labelled, cells)
     keep = np.flatnonzero(~too_null & ~unlabelled)
     lost = 0
     per_batch = max(1, _CELLS_AT_ONCE // max(cells, len(table.classes)))
@@ -234,16 +235,16 @@ def survey_objects(
     Boxes larger than ``settings.size`` are dropped as ``edge``, those with too many nulls as ``null``.
     """
     boxes = _boxes(scene, table, settings)
-    area = np.flatnonzero(boxes.bottom > 0)
+    area = np.flatnonzero((boxes.bottom > 0) & (boxes.label != UNLABELLED))
     row, col = boxes.top[area], boxes.left[area]
     height, width = boxes.bottom[area] - row, boxes.right[area] - col
     fits = np.ones(len(area), dtype=bool)
     if settings.size is not None:
         fits = (height <= settings.size[0]) & (width <= settings.size[1])
     cells = boxes.cells[area]
-    full_enough = (cells > 0) & (cells >= settings.needed_share * height * width)
-    nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0)
-    clean = nulls <= settings.max_null / 100 * height * width
+    full_enough = settings.are_labelled(cells, height * width)
+    nulls = _box_nulls(scene, settings, row, col, height, width) if len(area) else np.empty(0, dtype=np.int64)
+    clean = ~settings.are_too_null(nulls, height * width)
     patches = PatchSet(
         row,
         col,
@@ -284,27 +285,43 @@ class _Boxes:
         number = len(table.areas)
         far, zero = np.full(number, np.iinfo(np.int64).max), np.zeros(number, dtype=np.int64)
         label, group = np.full(number, UNLABELLED, dtype=np.int32), np.full(number, NONE, dtype=np.int32)
+        # An area that lies in another one of its class has the label of both, but a value of its own.
+        for code, members in table.shared.items() if table.quantity is None else ():
+            if table.class_of[code] != UNLABELLED:
+                label[list(members)], group[list(members)] = table.class_of[code], table.group_of[code]
         single = table.area_of >= 0
         label[table.area_of[single]] = table.class_of[single]
         group[table.area_of[single]] = table.group_of[single]
         return cls(far, zero, far.copy(), zero.copy(), zero.copy(), label, group)
 
+    def enclose(self, area: int, start: int, found: tuple[slice, slice]) -> None:
+        """Let the box of an area reach around cells of a strip whose first row is ``start``."""
+        self.top[area] = min(self.top[area], start + found[0].start)
+        self.bottom[area] = max(self.bottom[area], start + found[0].stop)
+        self.left[area] = min(self.left[area], found[1].start)
+        self.right[area] = max(self.right[area], found[1].stop)
+
 
 def _boxes(scene: Scene, table: LabelTable, settings: Settings) -> _Boxes:
+    """Boxes of all areas; where areas overlap, the cells belong to each of them."""
     from scipy import ndimage
 
     boxes, number = _Boxes.empty(table), len(table.areas)
-    usable = np.where((table.class_of != UNLABELLED) & (table.area_of >= 0), table.area_of + 1, 0)
+    own = np.where((table.class_of != UNLABELLED) & (table.area_of >= 0), table.area_of + 1, 0)
+    shared = np.zeros(len(table.class_of), dtype=np.int32)
+    shared[list(table.shared)] = np.arange(1, len(table.shared) + 1)
     for start, codes, unused, _ in _strips(scene, settings):
-        areas = usable[codes]
-        for index, found in enumerate(ndimage.find_objects(areas, max_label=number)):
+        for area, found in enumerate(ndimage.find_objects(own[codes], max_label=number)):
             if found is not None:
-                boxes.top[index] = min(boxes.top[index], start + found[0].start)
-                boxes.bottom[index] = max(boxes.bottom[index], start + found[0].stop)
-                boxes.left[index] = min(boxes.left[index], found[1].start)
-                boxes.right[index] = max(boxes.right[index], found[1].stop)
-        areas[unused] = 0
-        boxes.cells[:] += np.bincount(areas.ravel(), minlength=number + 1)[1:]
+                boxes.enclose(area, start, found)
+        pieces = ndimage.find_objects(shared[codes], max_label=len(table.shared)) if table.shared else []
+        for members, found in zip(table.shared.values(), pieces, strict=True):
+            for area in members if found is not None else ():
+                boxes.enclose(area, start, found)
+        cells = np.bincount(codes[~unused], minlength=len(table.class_of))
+        boxes.cells[:] += np.bincount(own, cells, minlength=number + 1)[1:].astype(np.int64)
+        for code, members in table.shared.items():
+            boxes.cells[list(members)] += cells[code] * (table.class_of[code] != UNLABELLED)
     return boxes
 
 

@@ -96,8 +96,9 @@ class Moments:
             extremes: Any = np.finfo(values.dtype) if values.dtype.kind == "f" else np.iinfo(values.dtype)
             limits = (np.where(mask, values, extremes.max), np.where(mask, values, extremes.min))
         self.count[rows] = mask.sum(axis=(1, 2))
-        self.sums[rows] = centred.sum(axis=2)
-        self.squares[rows] = np.einsum("pbc,pbc->pb", centred, centred)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.sums[rows] = centred.sum(axis=2)
+            self.squares[rows] = np.einsum("pbc,pbc->pb", centred, centred)
         self.minimum[rows] = limits[0].min(axis=2)
         self.maximum[rows] = limits[1].max(axis=2)
 
@@ -114,6 +115,22 @@ class Moments:
             BandStatistics(count, float(mean[band] + self.shift[band]), float(np.sqrt(variance[band])), *limits)
             for band, limits in enumerate(zip(low.tolist(), high.tolist(), strict=True))
         )
+
+    def checked(self, bands: Sequence[Band]) -> Moments:
+        """The same, if all values have a mean and a spread.
+
+        Raises:
+            DeepLearningError: a band holds infinite values, or one so large that it must mean something else.
+        """
+        for number, band in enumerate(bands):
+            if not np.isfinite([self.sums[:, number], self.squares[:, number]]).all():
+                low, high = self.minimum[:, number].min(), self.maximum[:, number].max()
+                raise DeepLearningError(
+                    f"Values of bands must be finite, and small enough to be squared; those of <{band.name}> run from "
+                    f"{low:g} to {high:g}. If one of them means no data, set it to null with r.null setnull=, or with "
+                    "r.mapcalc."
+                )
+        return self
 
     def signatures(self) -> NDArray[np.float64]:
         """A row of numbers per patch that identical patches have in common."""
@@ -141,7 +158,7 @@ def write_patches(
         workers: threads that cut, beside the one that reads.
 
     Raises:
-        DeepLearningError: a raster holds values beyond the range GRASS keeps for it.
+        DeepLearningError: a raster holds values beyond the range GRASS keeps for it, or infinite ones.
     """
     source = sink.manifest.reference
     height, width = source.shape
@@ -166,7 +183,7 @@ def write_patches(
                 progress(end, len(patches))
     if moments is None:
         raise ValueError("there are no patches to write")
-    return moments
+    return moments.checked(source.bands)
 
 
 def _hand_on(

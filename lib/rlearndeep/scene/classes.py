@@ -17,6 +17,9 @@ UNLABELLED = -1
 LARGEST_CATEGORY = 2**31 - 1
 """Rasters hold categories from its negative to itself; the integer below is null there."""
 
+MOST_CLASSES = 10_000
+"""A label source with more holds numbers of objects, or quantities."""
+
 Color = tuple[int, int, int]
 
 # Okabe and Ito's palette, distinguishable with the common forms of colour blindness (Wong 2011,

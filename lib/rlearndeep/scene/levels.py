@@ -104,7 +104,7 @@ class LevelTable:
         return parents
 
     def finest_column(self, table: ClassTable) -> int:
-        """Position of the finest level in which every class stands, by category or label.
+        """Position of the finest level in which every class stands, by label or category.
 
         Raises:
             DeepLearningError: there is no such level.
@@ -124,9 +124,12 @@ class LevelTable:
         )
 
     def key(self, entry: MapClass, column: int) -> str | None:
-        """How a class is written in a column, in small letters: its category or its label; None if it is not."""
+        """How a class is written in a column, in small letters: its label or its category; None if it is not.
+
+        The label goes first: of texts that are numbers, as "311", the category is only their place in sorted order.
+        """
         texts = {row[column].casefold() for row in self.rows}
-        for text in (str(entry.category), entry.label.casefold()):
+        for text in (entry.label.casefold(), str(entry.category)):
             if text and text in texts:
                 return text
         return None
@@ -134,4 +137,4 @@ class LevelTable:
 
 def is_integer(text: str) -> bool:
     """True for a text that is a whole number."""
-    return text.removeprefix("-").isdigit()
+    return text.removeprefix("-").isdecimal()

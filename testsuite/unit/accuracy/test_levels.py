@@ -89,6 +89,19 @@ def test_labels_are_compared_where_map_and_reference_number_them_differently(tmp
     assert len(set(level.classes.categories.tolist())) == 4
 
 
+def test_texts_that_are_numbers_are_compared_as_such_at_every_level(tmp_path):
+    file = tmp_path / "codes.csv"
+    file.write_text("code,main\n1,water\n2,forest\n3,forest\n5,field\n")
+    predicted = table((1, "2"), (2, "3"), (3, "5"))  # as v.sample.patches numbers the texts 2, 3 and 5
+    texts = np.array(["2", "3", "5", "1"], dtype=object)
+    reference, codes, _ = vector_classes(texts, [predicted], taken=[1])
+    fine, main = common_levels(LevelTable.read(file), [predicted], reference)
+    assert [fine.classes.labels[index] for index in fine.reference[codes]] == ["2", "3", "5", "1"]
+    assert [fine.classes.labels[index] for index in fine.maps[0][:3]] == ["2", "3", "5"]
+    assert [main.classes.labels[index] for index in main.reference[codes]] == ["forest", "forest", "field", "water"]
+    assert [main.classes.labels[index] for index in main.maps[0][:3]] == ["forest", "forest", "field"]
+
+
 def test_class_that_stands_in_no_column_is_named(corine):
     with pytest.raises(DeepLearningError, match="999 moon"):
         common_levels(corine, [table((311, ""), (999, "moon"))], table((311, "")))

@@ -56,6 +56,18 @@ def test_classes_are_found_by_label_whatever_their_category():
     assert raise_classes(named, table((1, "lake"), (2, "beech")), "main").category == {1: 2, 2: 1}
 
 
+def test_texts_that_are_numbers_are_not_taken_for_the_numbers_they_got():
+    codes = LevelTable("t", ("code", "main"), (("1", "water"), ("2", "forest"), ("3", "forest"), ("5", "field")))
+    raised = raise_classes(codes, table((1, "2"), (2, "3"), (3, "5")), "main")
+    labels = {entry.category: entry.label for entry in raised.classes}
+    assert [labels[raised.category[number]] for number in (1, 2, 3)] == ["forest", "forest", "field"]
+
+
+def test_raised_figures_are_texts():
+    raised = raise_classes(LevelTable("t", ("code", "main"), (("1", "5"), ("2", "²"))), table((1, ""), (2, "")), "main")
+    assert [(entry.category, entry.label) for entry in raised.classes] == [(1, "5"), (2, "²")]
+
+
 def test_a_finer_level_than_the_labels_have_is_refused():
     with pytest.raises(DeepLearningError, match="coarser than 'fine'"):
         raise_classes(LEVELS, table((31, ""), (51, "")), "fine")

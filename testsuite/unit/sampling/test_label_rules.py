@@ -131,6 +131,24 @@ def test_object_is_the_box_of_an_area_in_the_upper_left_corner_padded(tmp_path):
     assert valid[0].all()
 
 
+def test_the_box_of_an_object_reaches_where_it_overlaps_another(tmp_path):
+    # Area 1 fills rows 0-2, area 2 rows 2-4, area 3 lies within area 1, area 4 has another class than area 2.
+    areas = np.zeros((8, 6), dtype=int)
+    areas[0:2, 0:4], areas[2, 0:4], areas[3:5, 0:4], areas[1, 1] = 1, 5, 2, 3
+    areas[3, 3], areas[3, 4:6] = 7, 4
+    members = {5: (1, 2), 3: (1, 3), 7: (2, 4)}
+    scene, table = area_scene(areas, {1: 7, 2: 7, 3: 7, 4: 8}, members)
+    _, _, dataset = sample(scene, table, tmp_path, rule="object", size=(4, 5), max_null=100.0)
+    index = dataset.index[np.argsort(dataset.index["area"])]
+    assert index["area"].tolist() == [1, 2, 3, 4]
+    assert list(zip(index["row"].tolist(), index["col"].tolist(), strict=True)) == [(0, 0), (2, 0), (1, 1), (3, 3)]
+    shapes = {area: valid.nonzero() for area, valid in zip(dataset.index["area"], dataset.valid(), strict=True)}
+    ends = [(shapes[area][0].max() + 1, shapes[area][1].max() + 1) for area in (1, 2, 3, 4)]
+    assert ends == [(3, 4), (3, 4), (1, 1), (1, 3)]
+    assert index["labelled"].tolist() == [12, 11, 1, 2]
+    assert dataset.manifest.classes.categories[index["class"]].tolist() == [7, 7, 7, 8]
+
+
 def test_an_object_larger_than_size_is_left_out_and_counted(tmp_path):
     areas = np.zeros((6, 6), dtype=int)
     areas[0:4, 0:4] = 1

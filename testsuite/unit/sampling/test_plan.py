@@ -234,6 +234,52 @@ def test_report_has_the_keys_of_the_contract_and_reads_well(tmp_path):
     assert f"patches                    {summary['patches']}" in plain_text(summary)
 
 
+def test_a_percentage_that_is_met_exactly_is_met():
+    classes = np.ones((10, 10), dtype=int)
+    for percent in range(1, 100):
+        cells = (np.arange(100) < percent).reshape(10, 10)
+        scene, table = class_scene(np.where(cells, classes, 0))
+        assert len(make_plan([scene], table, Settings(size=(10, 10), min_labelled=percent, split=NO_SPLIT)).patches)
+        scene, table = class_scene(classes, nulls=cells)
+        assert len(make_plan([scene], table, Settings(size=(10, 10), max_null=percent, split=NO_SPLIT)).patches)
+        with pytest.raises(DeepLearningError):
+            make_plan([scene], table, Settings(size=(10, 10), max_null=percent - 1, split=NO_SPLIT))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.inf, np.float64), (-3.4e38, np.float32), (1e200, np.float64)])
+def test_values_without_a_spread_are_refused_by_the_name_of_their_band(tmp_path, value, kind):
+    scene, table = class_scene(np.ones((8, 8), dtype=int), bands=2)
+    scene.values, scene.dtype, scene.null = scene.values.astype(kind), np.dtype(kind), float("nan")
+    scene.values[1, 3, 3] = value
+    with pytest.raises(DeepLearningError, match="those of <b1> run from"):
+        write(scene, table, Settings(size=(4, 4), split=NO_SPLIT), tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_labels_that_number_objects_are_refused_and_few_of_them_are_classes():
+    classes = np.arange(1, 200 * 200 + 1).reshape(200, 200)
+    scene, table = class_scene(classes)
+    with pytest.raises(DeepLearningError, match="at most 10000 classes; got 40000"):
+        make_plan([scene], table, Settings(size=(1, 1), split=NO_SPLIT))
+    asked = Settings(size=(1, 1), number=50, split=NO_SPLIT)
+    plan = make_plan([scene], table, asked)
+    patches = plan.patches
+    np.testing.assert_array_equal(plan.classes.categories[patches.label], classes[patches.row, patches.col])
+    said = remarks(plan, asked, summarize(plan, [scene]))
+    assert len(said) == 1 and said[0].endswith("and 39930 more': left out of the dataset.")
+
+
+def test_a_part_that_was_named_and_has_no_patch_is_said():
+    areas = np.ones((8, 16), dtype=int)
+    areas[:, 8:] = 2
+    scene, table = area_scene(areas, {1: 1, 2: 1, 3: 1})
+    asked = Settings(size=(4, 4), split=Split("column", validation=("2",), test=("3",), buffer=0))
+    plan = make_plan([scene], table, asked)
+    said = remarks(plan, asked, summarize(plan, [scene]))
+    assert [sentence for sentence in said if "was asked for" in sentence] == [said[0]]
+    assert said[0].startswith("The test part was asked for and has no patch")
+
+
 def test_a_class_without_any_patch_is_left_out_and_named():
     classes = np.ones((8, 8), dtype=int)
     classes[7, 7] = 2

@@ -17,7 +17,7 @@ from rlearndeep.sampling.labels import (
     value_table,
 )
 from rlearndeep.sampling.plan import make_plan
-from rlearndeep.sampling.report import plain_text, remarks, summarize
+from rlearndeep.sampling.report import few_whole_numbers, plain_text, remarks, summarize
 from rlearndeep.sampling.settings import Settings, Split
 from rlearndeep.scene.codes import FIRST_CODE, NOTHING
 from rlearndeep.scene.geometry import Region, Window
@@ -50,6 +50,13 @@ def test_values_of_cells_are_their_own(tmp_path):
     assert dataset.index["labelled"].tolist() == [8, 7, 1, 9]
     assert (dataset.index["class"] == -1).all()
     assert "patches" in plain_text(summarize(plan, [scene])).splitlines()[0]
+
+
+def test_few_whole_numbers_may_be_classes():
+    values = np.array([[3, np.nan], [1, 3]], dtype=np.float32)
+    assert few_whole_numbers(values) == [1, 3]
+    assert few_whole_numbers(np.append(values, 0.5)) is None
+    assert few_whole_numbers(np.arange(100, dtype=np.float32)) is None
 
 
 def test_majority_of_values_is_the_mean_of_the_labelled_cells(tmp_path):
@@ -105,14 +112,10 @@ def test_density_is_the_number_of_points_cut_at_a_percentile_of_the_cells_that_h
     assert (dataset.index["labelled"] == 9).all()
 
 
-def test_density_of_some_points_counts_only_these():
-    region = Region(2.0, 0.0, 2.0, 0.0, 2, 2)
-    plane = PointPlane.of(region, np.array([0.5, 0.6, 1.5]), np.array([1.5, 1.5, 0.5]), np.array([1, 2, 3]))
-    some = plane.restricted_to([2, 3])
-    assert some.counts.tolist() == [1, 1]
-    np.testing.assert_array_equal(some.read(Window(0, 2, 0, 2)), [[2, 0], [0, 3]])
-    assert plane.restricted_to([3]).read(Window(0, 2, 0, 2)).tolist() == [[0, 0], [0, 2]]
-    assert density_table(plane.restricted_to([]).counts, 97.0)[1] == 1.0
+def test_a_density_of_no_points_at_all_is_refused():
+    plane = PointPlane.of(Region(2.0, 0.0, 2.0, 0.0, 2, 2), np.array([5.5]), np.array([1.5]), np.array([1]))
+    with pytest.raises(DeepLearningError, match="none lies in the region"):
+        density_table(plane.counts, 97.0)
 
 
 def test_presence_says_of_each_class_whether_a_cell_has_it(tmp_path):
@@ -209,6 +212,11 @@ def test_density_takes_no_column_and_other_rules_need_one():
     with pytest.raises(DeepLearningError, match="need column="):
         Settings(size=(2, 2)).check_labels("points", "", "", "")
     Settings(size=(2, 2), rule="density").check_labels("points", "", "", "")
+
+
+def test_density_cannot_be_split_by_features():
+    with pytest.raises(DeepLearningError, match="split=column divides features; got label=density"):
+        Settings(size=(2, 2), rule="density", split=Split(kind="column"))
 
 
 def test_a_layer_needs_a_vector() -> None:
