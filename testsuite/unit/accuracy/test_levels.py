@@ -89,6 +89,36 @@ def test_labels_are_compared_where_map_and_reference_number_them_differently(tmp
     assert len(set(level.classes.categories.tolist())) == 4
 
 
+def test_labels_that_are_numbers_do_not_exchange_the_classes(tmp_path):
+    file = tmp_path / "levels.csv"
+    file.write_text("fine,broad\n1,10\n2,10\n3,20\n")
+    classes = table((1, "3"), (2, "1"), (3, "2"))
+    level = common_levels(LevelTable.read(file), [classes], classes)[0]
+    assert level.classes.categories[level.maps[0][:-1]].tolist() == [1, 2, 3]
+    assert level.classes.categories[level.reference[:-1]].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("categories", [(1, 2), (2, 1)])
+def test_labels_of_a_coarser_level_count_where_small_categories_mean_other_classes(tmp_path, categories):
+    file = tmp_path / "levels.csv"
+    file.write_text("fine,broad\n1,forest\n2,forest\n3,water\n4,water\n")
+    mapped = table((categories[0], "Forest"), (categories[1], "water"))
+    levels = common_levels(LevelTable.read(file), [mapped], table((1, ""), (2, ""), (3, ""), (4, "")))
+    assert [level.name for level in levels] == ["broad"]
+    truth = [levels[0].classes.labels[index] for index in levels[0].reference[:-1]]
+    assert truth == ["Forest", "Forest", "water", "water"]
+    assert [levels[0].classes.labels[index].casefold() for index in levels[0].maps[0][:-1]] == (
+        ["forest", "water"] if categories == (1, 2) else ["water", "forest"]
+    )
+
+
+def test_categories_count_where_the_labels_say_the_same(tmp_path):
+    file = tmp_path / "levels.csv"
+    file.write_text("code,name,broad\n1,oak,forest\n2,fir,forest\n3,lake,water\n")
+    levels = common_levels(LevelTable.read(file), [table((1, "Oak"), (3, "lake"))], table((1, ""), (2, ""), (3, "")))
+    assert [level.name for level in levels] == ["code", "name", "broad"]
+
+
 def test_class_that_stands_in_no_column_is_named(corine):
     with pytest.raises(DeepLearningError, match="999 moon"):
         common_levels(corine, [table((311, ""), (999, "moon"))], table((311, "")))
