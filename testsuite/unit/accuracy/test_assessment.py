@@ -134,6 +134,18 @@ def test_given_strata_weight_a_sample_of_cells():
     assert found["overall_accuracy"]["value"] == pytest.approx(6 / 8 * 1.0 + 2 / 8 * 0.5)
 
 
+def test_estimates_speak_of_the_ground_that_map_and_strata_know():
+    mapped = np.array([[1, 1, 2, 2, NULL, NULL, NULL, 2, 3]], np.int32)
+    truth = np.array([[1, 2, 2, NULL, 1, NULL, NULL, 2, NULL]], np.int32)
+    strata = np.array([[9, 9, 7, 7, 7, 7, 7, NULL, NULL]], np.int32)
+    found = assess(
+        np.stack([mapped, truth, strata]), Layers(1, 1, strata=2), {"strata": Coding.of([7, 9])}, sample=True
+    )["maps"][0]["area"]
+    assert (found["strata"], found["without_stratum"], found["total"]) == (2, 1, 16.0)
+    assert found["overall_accuracy"]["value"] == pytest.approx(0.75)
+    assert [(item["category"], item["mapped_area"]) for item in found["classes"]] == [(1, 8.0), (2, 8.0)]
+
+
 def test_maps_without_common_cells_are_refused():
     stack = np.array([[[1, NULL]], [[NULL, 1]]], np.int32)
     with pytest.raises(DeepLearningError, match="none in common"):
