@@ -219,12 +219,14 @@ class Settings:
     @classmethod
     def read(cls, options):
         """Settings of the parser's options."""
+        from rlearndeep.gis.session import mapset
+
         texts = ("reference", "vector", "layer", "column", "where", "strata", "levels", "level", "segments")
         texts += ("footprints", "matrix", "report")
         return cls(
             maps=options["input"].split(","),
             models=[name for name in options["model"].split(",") if name],
-            differences=[name for name in options["difference"].split(",") if name],
+            differences=[name.removesuffix(f"@{mapset()}") for name in options["difference"].split(",") if name],
             memory=int(options["memory"]),
             **{key: options[key] for key in texts},
         )
@@ -371,13 +373,6 @@ def check_outputs(settings):
     """Refuse what could not be written, before anything is read."""
     from rlearndeep.errors import DeepLearningError
 
-    own = set(settings.differences) & {name.split("@")[0] for name in [*settings.maps, settings.reference]}
-    if own:
-        raise DeepLearningError(
-            _("A difference map may not replace what it is made of; <{}> is an input. Choose another name.").format(
-                own.pop()
-            )
-        )
     names = len(set(settings.differences))
     if settings.differences and names != len(settings.maps):
         raise DeepLearningError(
@@ -385,13 +380,39 @@ def check_outputs(settings):
                 names=names, maps=len(settings.maps)
             )
         )
-    for path in (settings.matrix, settings.report):
-        folder = os.path.dirname(os.path.abspath(path))
-        if path and not os.access(folder, os.W_OK):
+    check_differences(settings)
+    files = [os.path.realpath(path) for path in (settings.matrix, settings.report) if path]
+    for path in files:
+        folder = os.path.dirname(path)
+        if not os.access(folder, os.W_OK):
             raise DeepLearningError(
                 _("The folder of a file to write must exist and be writable; '{}' is not. Choose another.").format(
                     folder
                 )
+            )
+        if os.path.isdir(path) or files.count(path) > 1:
+            raise DeepLearningError(
+                _(
+                    "matrix= and report= each need a file of their own that is no directory; got '{}'. Choose another name."
+                ).format(path)
+            )
+
+
+def check_differences(settings):
+    """Refuse names that no difference map can have."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import find_raster
+    from rlearndeep.gis.session import mapset
+
+    for name in settings.differences:
+        given = (*settings.maps, settings.reference, settings.strata, settings.segments)
+        taken = f"{name}@{mapset()}" in [find_raster(raster) for raster in given if raster] or name == "MASK"
+        if taken or not gs.legal_name(name):
+            raise DeepLearningError(
+                _(
+                    "Every new map needs a name of its own that is legal and not an input; got <{}>. "
+                    "Choose another name."
+                ).format(name)
             )
 
 
@@ -613,7 +634,7 @@ class ValueDifferences(Differences):
 def assess_values(settings, region, ground):
     """Scores of value maps."""
     from rlearndeep.accuracy.assessment import value_result
-    from rlearndeep.accuracy.counting import ValueCounting
+    from rlearndeep.accuracy.counting import LARGEST_VALUE, ValueCounting
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import raster_info
     from rlearndeep.gis.references import read_strips
@@ -634,6 +655,13 @@ def assess_values(settings, region, ground):
     limits = min(info.minimum for info in infos), max(info.maximum for info in infos)
     if ground.vector:
         limits = min(limits[0], ground.vector.labels.min()), max(limits[1], ground.vector.labels.max())
+    if not max(map(abs, limits)) < LARGEST_VALUE:
+        raise DeepLearningError(
+            _(
+                "Values to compare must be smaller than {largest:g}; those of maps and reference run from {low:g} to "
+                "{high:g}. Make those that stand for no data null with r.mapcalc."
+            ).format(largest=LARGEST_VALUE, low=limits[0], high=limits[1])
+        )
     areas = (ground.areas.values, ground.vector.labels[ground.areas.positions]) if ground.areas else None
     counting = ValueCounting(layers, limits, trained, areas)
     strips = read_strips(names, region, "float64", settings.memory, show_progress)

@@ -59,6 +59,7 @@ def small(tmp_path_factory, grass_env) -> Grass:
     raster(session, "poor", "if(row() == 2, 3, truth)")
     raster(session, "values", "truth + 0.5")
     raster(session, "float_truth", "truth * 1.0")
+    raster(session, "endless", "if(row() == 1 && col() == 1, exp(2.0, 2000), values)")
     raster(session, "objects", "(col() + 1) / 2")
     session.ok("r.category", "map=good", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:field\n")
     session.ok("r.colors", "map=good", "rules=-", stdin="1 blue\n2 green\n3 yellow\n")
@@ -199,6 +200,11 @@ def test_value_maps_and_their_difference(small):
     assert "Difference of values and float_truth" in small.ok("r.info", "-e", "map=gap")
 
 
+def test_a_difference_map_may_be_named_with_its_mapset(small):
+    small.ok(TOOL, "input=good", "reference=truth", "difference=full@PERMANENT")
+    assert "full" in small.maps("raster")
+
+
 def test_difference_maps_appear_together_or_not_at_all(grass):
     grass.ok("g.region", "n=4", "s=0", "w=0", "e=6", "rows=4", "cols=6")
     for number in (1, 2, 3):
@@ -337,6 +343,13 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
         (("input=good", "reference=truth", "matrix=/nowhere/m.csv"), "/nowhere"),
         (("input=good,poor", "reference=truth", "difference=one"), "one name per input map"),
         (("input=good,poor", "reference=truth", "difference=one,one"), "one name per input map"),
+        (("input=good", "reference=truth", "difference=some@elsewhere"), "<some@elsewhere>"),
+        (("input=good", "reference=truth", "difference=truth@PERMANENT", "--overwrite"), "not an input"),
+        (("input=good", "reference=truth", "difference=MASK"), "<MASK>"),
+        (("input=good", "reference=truth", "matrix=/tmp", "--overwrite"), "no directory"),
+        (("input=good", "reference=truth", "matrix=same.txt", "report=same.txt"), "file of their own"),
+        (("input=endless", "reference=float_truth"), "smaller than 1e+100"),
+        (("input=values", "reference=endless"), "to inf"),
         (("input=good", "reference=truth", "footprints=plots"), "part"),
     ],
 )
