@@ -27,18 +27,19 @@ def plain_text(result: dict[str, Any]) -> str:
 def matrix_table(result: dict[str, Any]) -> str:
     """The confusion matrices as CSV: a line per map and reference class, a column per map class.
 
-    Every line and column is named by category and label; the last of each are totals.
+    Every line and column is named by category and label; the last of each are totals. A map of another level has
+    classes of its own; its lines are empty in the columns of the others.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    for number, entry in enumerate(result["maps"]):
+    columns = list(dict.fromkeys(name for entry in result["maps"] for name in class_names(entry["classes"])))
+    writer.writerow(["map", "reference", *columns, "total"])
+    for entry in result["maps"]:
         names, matrix = class_names(entry["classes"]), entry["confusion_matrix"]
-        if number == 0:
-            writer.writerow(["map", "reference", *names, "total"])
-        for name, row in zip(names, matrix, strict=True):
-            writer.writerow([entry["map"], name, *row, sum(row)])
         sums = [sum(column) for column in zip(*matrix, strict=True)]
-        writer.writerow([entry["map"], "total", *sums, sum(sums)])
+        for name, row in zip([*names, "total"], [*matrix, sums], strict=True):
+            cells = dict(zip(names, row, strict=True))
+            writer.writerow([entry["map"], name, *(cells.get(column, "") for column in columns), sum(row)])
     return stream.getvalue()
 
 

@@ -225,6 +225,25 @@ def test_matrix_table_names_rows_and_columns():
     assert rows[:3, :3].tolist() != rows[:3, :3].T.tolist()  # or lines and columns could be exchanged unseen
 
 
+def test_maps_of_different_levels_have_columns_of_their_own_in_the_matrix_table():
+    def entry(name: str, matrix: list, *classes: tuple[int, str]) -> dict:
+        listed = [{"category": category, "label": label} for category, label in classes]
+        return {"map": name, "classes": listed, "confusion_matrix": matrix}
+
+    fine = entry("fine", [[8, 4, 0], [0, 2, 4], [0, 0, 6]], (1, "a"), (2, "b"), (3, "3"))
+    coarse = entry("coarse", [[9, 9], [0, 6]], (10, "10"), (3, "3"))
+    assert matrix_table({"maps": [fine, coarse]}).splitlines() == [
+        "map,reference,1 a,2 b,3,10,total",
+        "fine,1 a,8,4,0,,12",
+        "fine,2 b,0,2,4,,6",
+        "fine,3,0,0,6,,6",
+        "fine,total,8,6,10,,24",
+        "coarse,10,,,9,9,18",
+        "coarse,3,,,6,0,6",
+        "coarse,total,,,15,9,24",
+    ]
+
+
 CORINE = (2, 4, 3, 2, 3, 3, 1, 4, 3, 4, 5, 2, 3, 2, 3)
 """Classes of the third level in each of the fifteen of the second one."""
 
