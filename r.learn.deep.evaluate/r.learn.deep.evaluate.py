@@ -479,6 +479,25 @@ def layer_names(settings, region, ground):
     return names, Layers(len(settings.maps), **numbers), trained.mask if wanted else None
 
 
+def class_tables(settings, region, ground, exact):
+    """Categories and class table of each map; only categories that occur where ``exact``, or where others confuse."""
+    from rlearndeep.accuracy.levels import ambiguous_labels
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.references import categories_of, class_table
+
+    found = [categories_of(name, region, exact) for name in settings.maps]
+    tables = [class_table(name, categories) for name, categories in zip(settings.maps, found, strict=True)]
+    ambiguous = ambiguous_labels(ground.vector.labels, tables) if ground.vector and not settings.levels else []
+    if ambiguous and exact:
+        raise DeepLearningError(
+            _(
+                "A text of a reference must be the label of one category of the maps; {}. Join categories with "
+                "r.reclass, or give a table of labels, which compares them (levels=)."
+            ).format(ambiguous[0])
+        )
+    return class_tables(settings, region, ground, exact=True) if ambiguous else (found, tables)
+
+
 def class_layers(settings, region, ground):
     """Layout of the layers to count, and the class tables to report."""
     from rlearndeep.accuracy.counting import codings_of
@@ -488,8 +507,7 @@ def class_layers(settings, region, ground):
     from rlearndeep.gis.references import categories_of, class_table, segment_range, strata_categories
 
     levels = LevelTable.read(settings.levels) if settings.levels else None
-    found = [categories_of(name, region, exact=levels is not None) for name in settings.maps]
-    tables = [class_table(name, categories) for name, categories in zip(settings.maps, found, strict=True)]
+    found, tables = class_tables(settings, region, ground, exact=levels is not None)
     if ground.vector:
         table, codes, unknown = vector_classes(ground.vector.labels, tables, levels.numbers if levels else ())
         reference = Coding(ground.vector.features, codes, len(table))

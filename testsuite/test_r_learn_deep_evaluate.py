@@ -171,6 +171,23 @@ def test_areas_with_texts_are_matched_to_labels_and_unknown_ones_told(small):
     assert entry["confusion_matrix"] == [[6, 0, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 4, 0]]
 
 
+def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path):
+    small.ok("g.copy", "raster=good,doubled")
+    small.ok("r.category", "map=doubled", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:Water\n4:forest\n")
+    arguments = ("input=doubled", "vector=plots", "column=name")
+    assert "'water' is that of [1, 3]" in small.error(TOOL, *arguments)
+    table = tmp_path / "levels.csv"
+    table.write_text("kind,land\nwater,no\nforest,yes\nmoor,yes\n")
+    entry = small.json(TOOL, *arguments, f"levels={table}")["maps"][0]
+    assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [4, 0, 0]]
+    # No cell of the region has the second category of that label.
+    raster(small, "wide", "if(row() == 1 && col() == 1, 4, good)")
+    small.ok("r.category", "map=wide", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:moor\n4:forest\n")
+    region = "north: 3; south: 0; east: 6; west: 0; rows: 3; cols: 6; e-w resol: 1; n-s resol: 1; proj: 0; zone: 0"
+    entry = small.json(TOOL, "input=wide", "vector=plots", "column=name", GRASS_REGION=region)["maps"][0]
+    assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [0, 0, 4]]
+
+
 def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small):
     by_number = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
     by_height = small.json(TOOL, "input=good", "vector=plots", "column=height")["maps"][0]

@@ -96,6 +96,17 @@ def vector_classes(
     return table, table.indices_of([found[text] for text in labels.tolist()]).astype(np.int64), unknown
 
 
+def ambiguous_labels(labels: NDArray, maps: Sequence[ClassTable]) -> list[str]:
+    """One text per label of a reference vector that several categories of the maps have; none for integers."""
+    if labels.dtype.kind in "iu":
+        return []
+    found: dict[str, set[int]] = {text.casefold(): set() for text in labels.tolist()}
+    for entry in (entry for table in maps for entry in table):
+        if entry.label.casefold() in found:
+            found[entry.label.casefold()].add(entry.category)
+    return [f"'{text}' is that of {sorted(several)}" for text, several in found.items() if len(several) > 1]
+
+
 def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[str]:
     """One sentence per category that a map and the reference give different labels."""
     theirs = {entry.category: entry.label for entry in reference if entry.label}

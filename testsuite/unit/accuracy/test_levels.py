@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
+from rlearndeep.accuracy.levels import (
+    LevelTable,
+    ambiguous_labels,
+    common_levels,
+    label_conflicts,
+    own_level,
+    vector_classes,
+)
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import ClassTable, MapClass
 
@@ -49,6 +56,13 @@ def test_texts_are_the_maps_labels_or_new_classes():
     classes, codes, unknown = vector_classes(labels, [table((3, "forest"), (4, "water"))])
     assert classes.categories[codes].tolist() == [3, 5, 4, 3]
     assert unknown == ["moor"]
+
+
+def test_texts_that_several_categories_have_as_label_are_named():
+    maps = [table((1, "water"), (2, "forest"), (3, "Water")), table((12, "forest"), (13, "moor"))]
+    labels = np.array(["WATER", "forest", "moor"], dtype=object)
+    assert ambiguous_labels(labels, maps) == ["'water' is that of [1, 3]", "'forest' is that of [2, 12]"]
+    assert ambiguous_labels(labels, maps[1:]) == ambiguous_labels(np.array([1, 3]), maps) == []
 
 
 def test_levels_of_integer_and_text_columns(corine):
