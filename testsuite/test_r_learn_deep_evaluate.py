@@ -171,6 +171,20 @@ def test_areas_with_texts_are_matched_to_labels_and_unknown_ones_told(small):
     assert entry["confusion_matrix"] == [[6, 0, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 4, 0]]
 
 
+def test_capitals_do_not_matter_where_areas_overlap(small):
+    edges = [("B", (left, 4), (left + 2, 4), (left + 2, 0), (left, 0), (left, 4)) for left in (0, 2, 4)]
+    boundaries = "".join("B 5\n" + "".join(f" {x} {y}\n" for x, y in corners) for _, *corners in edges)
+    centroids = "C 1 1\n 1 2\n 1 1\nC 1 2\n 3 2\n 1 1\n 1 2\nC 1 2\n 5 2\n 1 2\n 1 3\n"
+    small.ok("v.in.ascii", "-n", "input=-", "output=raw", "format=standard", stdin=boundaries + centroids)
+    small.ok("v.clean", "input=raw", "output=overlapping", "tool=break,rmdupl")
+    small.ok("v.db.addtable", "map=overlapping", "columns=kind varchar(9)")
+    for number, name in ((1, "Forest"), (2, "forest"), (3, "water")):
+        small.ok("v.db.update", "map=overlapping", "column=kind", f"value={name}", f"where=cat = {number}")
+    entry = small.json(TOOL, "input=good", "vector=overlapping", "column=kind")["maps"][0]
+    assert [item["support"] for item in entry["classes"] if item["label"] == "forest"] == [12]
+    assert entry["units"] == 12
+
+
 def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path):
     small.ok("g.copy", "raster=good,doubled")
     small.ok("r.category", "map=doubled", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:Water\n4:forest\n")
