@@ -457,10 +457,11 @@ def layer_names(settings, region, ground):
     """Names of the rasters to read, what each is, and the mask of cells trained on, None without such."""
     from rlearndeep.accuracy.counting import Layers
     from rlearndeep.accuracy.footprints import Footprints, training_footprints
+    from rlearndeep.gis.projections import projection
     from rlearndeep.gis.references import open_footprints
 
     names, numbers = list(settings.maps), {}
-    trained = training_footprints(settings.models, region)
+    trained = training_footprints(settings.models, region, projection() if settings.models else None)
     raster = ""
     if settings.footprints:
         raster, rectangles = open_footprints(settings.footprints)
