@@ -268,7 +268,7 @@ def judge_labels(options):
     for held in crossvalidation.judge(folds, card, settings, backend, progress=progress, warn=gs.warning):
         doubts.add(*held)
     result = {"vector": vector.name, "model": options["model"], "patches": str(dataset.path)}
-    result |= judgement(doubts.result(card.classes), vector.values, [fold.near for fold in folds])
+    result |= judgement(doubts.result(card.classes), vector.values, [fold.near for fold in folds], card.classes)
     for remark in result["remarks"]:
         gs.warning(remark)
     write_columns(
