@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.accuracy.text import VALUE_SCORES, area_unit, class_names, interval, percent
+from rlearndeep.accuracy.text import VALUE_SCORES, area_digits, area_unit, class_names, interval, percent
 from rlearndeep.scene.classes import shortened
 
 Scatter = tuple[tuple[float, float], NDArray[np.int64]]
@@ -106,11 +106,12 @@ def _class_table(entry: dict[str, Any]) -> str:
 
 def _area_table(entry: dict[str, Any], result: dict[str, Any]) -> str:
     unit, factor = area_unit(result)
+    digits = area_digits(entry["area"], factor)
     rows = [
         [
             name,
-            f"{item['mapped_area'] * factor:,.0f}",
-            interval(item["area"], 0, factor),
+            f"{item['mapped_area'] * factor:,.{digits}f}",
+            interval(item["area"], digits, factor),
             interval(item["users_accuracy"], 2),
             interval(item["producers_accuracy"], 2),
         ]

@@ -14,7 +14,7 @@ from rlearndeep.accuracy.metrics import count_pairs
 from rlearndeep.accuracy.remarks import remarks
 from rlearndeep.accuracy.report import html_report
 from rlearndeep.accuracy.tally import Coding, Layout
-from rlearndeep.accuracy.text import matrix_table, plain_text
+from rlearndeep.accuracy.text import area_digits, matrix_table, plain_text
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Window
@@ -223,6 +223,13 @@ def test_matrix_table_names_rows_and_columns():
     rows = np.array([line.split(",")[2:] for line in lines[1:]], dtype=int)
     assert rows[-1].tolist() == rows[:-1].sum(axis=0).tolist() and (rows[:, -1] == rows[:, :-1].sum(axis=1)).all()
     assert rows[:3, :3].tolist() != rows[:3, :3].T.tolist()  # or lines and columns could be exchanged unseen
+
+
+@pytest.mark.parametrize(
+    ("hectares", "digits"), [(900000, 0), (1000, 0), (999, 1), (9.29, 3), (0.02, 5), (1e-9, 6), (0, 0)]
+)
+def test_areas_are_printed_with_four_figures_at_least(hectares, digits):
+    assert area_digits({"total": hectares * 10000.0}, 1e-4) == digits
 
 
 def test_maps_of_different_levels_have_columns_of_their_own_in_the_matrix_table():
