@@ -604,24 +604,31 @@ class ClassDifferences(Differences):
     """Which class of the reference is mapped as which."""
 
     def __init__(self, settings, ground, region, levels, stack):
+        import numpy as np
         from rlearndeep.accuracy.difference import DifferenceCoding
         from rlearndeep.gis.rasters import CELL_NULL
 
         self.codings = [DifferenceCoding.at(levels[0], number, CELL_NULL) for number in range(len(settings.maps))]
         self.tables = [coding.table() for coding in self.codings]
+        self.seen = [np.zeros(len(table), dtype=bool) for table in self.tables]
         super().__init__(settings, ground, region, "int32", stack)
 
     def write(self, window, units):
         """Write a strip."""
         for number, (coding, table) in enumerate(zip(self.codings, self.tables, strict=True)):
-            self.writers[number].write(coding.cells(units, number, table).reshape(window.shape))
+            pairs = coding.joined(units, number)
+            self.seen[number][pairs] = True
+            self.writers[number].write(table[pairs].reshape(window.shape))
 
     def described(self, number):
         """What belongs to a map beside its cells."""
+        import numpy as np
         from rlearndeep.gis.publishing import class_legend
 
         coding = self.codings[number]
-        labels, colors = class_legend(coding.class_table())
+        # Of hundreds of classes few pairs occur, and GRASS takes its time for each label.
+        categories = np.unique(self.tables[number][self.seen[number]])
+        labels, colors = class_legend(coding.class_table(categories[categories != coding.null]))
         note = _("category = class of the reference x {base} + class of the map").format(base=coding.base)
         return self.description(number, note, labels=labels, colors=colors)
 

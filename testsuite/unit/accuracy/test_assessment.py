@@ -160,8 +160,8 @@ def test_difference_codes_say_which_class_is_mapped_as_which():
     assert table[0].tolist() == [201, 202, 203, NULL]
     assert table[1].tolist() == [1201, 1202, 1203, NULL]
     assert set(table[2].tolist()) == {NULL}
-    labels = {entry.category: entry.label for entry in coding.class_table()}
-    assert (labels[202], labels[201]) == ("forest", "forest mapped as water")
+    labels = {entry.category: entry.label for entry in coding.class_table(np.array([202, 201]))}
+    assert labels == {202: "forest", 201: "forest mapped as water"}
 
 
 def test_difference_of_negative_categories_counts_positions():
