@@ -219,6 +219,7 @@ class Settings:
     @classmethod
     def read(cls, options):
         """Settings of the parser's options."""
+        from rlearndeep.gis.session import mapset
         from rlearndeep.scene.numbers import read_number
 
         texts = ("reference", "vector", "layer", "column", "where", "strata", "levels", "level", "segments")
@@ -226,7 +227,7 @@ class Settings:
         return cls(
             maps=options["input"].split(","),
             models=[name for name in options["model"].split(",") if name],
-            differences=[name for name in options["difference"].split(",") if name],
+            differences=[name.removesuffix(f"@{mapset()}") for name in options["difference"].split(",") if name],
             memory=read_number("memory", options["memory"], int),
             **{key: options[key] for key in texts},
         )
@@ -270,7 +271,7 @@ def judge_labels(options):
     for held in crossvalidation.judge(folds, card, settings, backend, progress=progress, warn=gs.warning):
         doubts.add(*held)
     result = {"vector": vector.name, "model": options["model"], "patches": str(dataset.path)}
-    result |= judgement(doubts.result(card.classes), vector.values, [fold.near for fold in folds])
+    result |= judgement(doubts.result(card.classes), vector.values, [fold.near for fold in folds], card.classes)
     for remark in result["remarks"]:
         gs.warning(remark)
     write_columns(
@@ -375,13 +376,6 @@ def check_outputs(settings):
     """Refuse what could not be written, before anything is read."""
     from rlearndeep.errors import DeepLearningError
 
-    own = set(settings.differences) & {name.split("@")[0] for name in [*settings.maps, settings.reference]}
-    if own:
-        raise DeepLearningError(
-            _("A difference map may not replace what it is made of; <{}> is an input. Choose another name.").format(
-                own.pop()
-            )
-        )
     names = len(set(settings.differences))
     if settings.differences and names != len(settings.maps):
         raise DeepLearningError(
@@ -389,13 +383,39 @@ def check_outputs(settings):
                 names=names, maps=len(settings.maps)
             )
         )
-    for path in (settings.matrix, settings.report):
-        folder = os.path.dirname(os.path.abspath(path))
-        if path and not os.access(folder, os.W_OK):
+    check_differences(settings)
+    files = [os.path.realpath(path) for path in (settings.matrix, settings.report) if path]
+    for path in files:
+        folder = os.path.dirname(path)
+        if not os.access(folder, os.W_OK):
             raise DeepLearningError(
                 _("The folder of a file to write must exist and be writable; '{}' is not. Choose another.").format(
                     folder
                 )
+            )
+        if os.path.isdir(path) or files.count(path) > 1:
+            raise DeepLearningError(
+                _(
+                    "matrix= and report= each need a file of their own that is no directory; got '{}'. Choose another name."
+                ).format(path)
+            )
+
+
+def check_differences(settings):
+    """Refuse names that no difference map can have."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.rasters import find_raster
+    from rlearndeep.gis.session import mapset
+
+    for name in settings.differences:
+        given = (*settings.maps, settings.reference, settings.strata, settings.segments)
+        taken = f"{name}@{mapset()}" in [find_raster(raster) for raster in given if raster] or name == "MASK"
+        if taken or not gs.legal_name(name):
+            raise DeepLearningError(
+                _(
+                    "Every new map needs a name of its own that is legal and not an input; got <{}>. "
+                    "Choose another name."
+                ).format(name)
             )
 
 
@@ -440,10 +460,11 @@ def layer_names(settings, region, ground):
     """Names of the rasters to read, what each is, and the mask of cells trained on, None without such."""
     from rlearndeep.accuracy.counting import Layers
     from rlearndeep.accuracy.footprints import Footprints, training_footprints
+    from rlearndeep.gis.projections import projection
     from rlearndeep.gis.references import open_footprints
 
     names, numbers = list(settings.maps), {}
-    trained = training_footprints(settings.models, region)
+    trained = training_footprints(settings.models, region, projection() if settings.models else None)
     raster = ""
     if settings.footprints:
         raster, rectangles = open_footprints(settings.footprints)
@@ -462,6 +483,25 @@ def layer_names(settings, region, ground):
     return names, Layers(len(settings.maps), **numbers), trained.mask if wanted else None
 
 
+def class_tables(settings, region, ground, exact):
+    """Categories and class table of each map; only categories that occur where ``exact``, or where others confuse."""
+    from rlearndeep.accuracy.levels import ambiguous_labels
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.references import categories_of, class_table
+
+    found = [categories_of(name, region, exact) for name in settings.maps]
+    tables = [class_table(name, categories) for name, categories in zip(settings.maps, found, strict=True)]
+    ambiguous = ambiguous_labels(ground.vector.labels, tables) if ground.vector and not settings.levels else []
+    if ambiguous and exact:
+        raise DeepLearningError(
+            _(
+                "A text of a reference must be the label of one category of the maps; {}. Join categories with "
+                "r.reclass, or give a table of labels, which compares them (levels=)."
+            ).format(ambiguous[0])
+        )
+    return class_tables(settings, region, ground, exact=True) if ambiguous else (found, tables)
+
+
 def class_layers(settings, region, ground):
     """Layout of the layers to count, and the class tables to report."""
     from rlearndeep.accuracy.counting import codings_of
@@ -471,8 +511,7 @@ def class_layers(settings, region, ground):
     from rlearndeep.gis.references import categories_of, class_table, segment_range, strata_categories
 
     levels = LevelTable.read(settings.levels) if settings.levels else None
-    found = [categories_of(name, region, exact=levels is not None) for name in settings.maps]
-    tables = [class_table(name, categories) for name, categories in zip(settings.maps, found, strict=True)]
+    found, tables = class_tables(settings, region, ground, exact=levels is not None)
     if ground.vector:
         table, codes, unknown = vector_classes(ground.vector.labels, tables, levels.numbers if levels else ())
         reference = Coding(ground.vector.features, codes, len(table))
@@ -568,24 +607,31 @@ class ClassDifferences(Differences):
     """Which class of the reference is mapped as which."""
 
     def __init__(self, settings, ground, region, levels, stack):
+        import numpy as np
         from rlearndeep.accuracy.difference import DifferenceCoding
         from rlearndeep.gis.rasters import CELL_NULL
 
         self.codings = [DifferenceCoding.at(levels[0], number, CELL_NULL) for number in range(len(settings.maps))]
         self.tables = [coding.table() for coding in self.codings]
+        self.seen = [np.zeros(len(table), dtype=bool) for table in self.tables]
         super().__init__(settings, ground, region, "int32", stack)
 
     def write(self, window, units):
         """Write a strip."""
         for number, (coding, table) in enumerate(zip(self.codings, self.tables, strict=True)):
-            self.writers[number].write(coding.cells(units, number, table).reshape(window.shape))
+            pairs = coding.joined(units, number)
+            self.seen[number][pairs] = True
+            self.writers[number].write(table[pairs].reshape(window.shape))
 
     def described(self, number):
         """What belongs to a map beside its cells."""
+        import numpy as np
         from rlearndeep.gis.publishing import class_legend
 
         coding = self.codings[number]
-        labels, colors = class_legend(coding.class_table())
+        # Of hundreds of classes few pairs occur, and GRASS takes its time for each label.
+        categories = np.unique(self.tables[number][self.seen[number]])
+        labels, colors = class_legend(coding.class_table(categories[categories != coding.null]))
         note = _("category = class of the reference x {base} + class of the map").format(base=coding.base)
         return self.description(number, note, labels=labels, colors=colors)
 
@@ -617,7 +663,7 @@ class ValueDifferences(Differences):
 def assess_values(settings, region, ground):
     """Scores of value maps."""
     from rlearndeep.accuracy.assessment import value_result
-    from rlearndeep.accuracy.counting import ValueCounting
+    from rlearndeep.accuracy.counting import LARGEST_VALUE, ValueCounting
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import raster_info
     from rlearndeep.gis.references import read_strips
@@ -638,6 +684,13 @@ def assess_values(settings, region, ground):
     limits = min(info.minimum for info in infos), max(info.maximum for info in infos)
     if ground.vector:
         limits = min(limits[0], ground.vector.labels.min()), max(limits[1], ground.vector.labels.max())
+    if not max(map(abs, limits)) < LARGEST_VALUE:
+        raise DeepLearningError(
+            _(
+                "Values to compare must be smaller than {largest:g}; those of maps and reference run from {low:g} to "
+                "{high:g}. Make those that stand for no data null with r.mapcalc."
+            ).format(largest=LARGEST_VALUE, low=limits[0], high=limits[1])
+        )
     areas = (ground.areas.values, ground.vector.labels[ground.areas.positions]) if ground.areas else None
     counting = ValueCounting(layers, limits, trained, areas)
     strips = read_strips(names, region, "float64", settings.memory, show_progress)

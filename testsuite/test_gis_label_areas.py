@@ -106,6 +106,7 @@ def test_columns_are_added_filled_and_only_replaced_when_asked(plots):
             ({"row": "integer"}, ["row"], True),
             ({"cat": "integer"}, ["row"], True),
             ({"a b": "integer"}, ["row"], True),
+            ({"order": "integer"}, ["row"], True),
         ):
             try:
                 check_columns(vector, changes, taken, overwrite)
@@ -114,10 +115,38 @@ def test_columns_are_added_filled_and_only_replaced_when_asked(plots):
         check_columns(vector, columns, ["row"], True)
         """,
     )
-    for text, word in zip(done, ("--overwrite", "type varchar", "in use", "in use", "letters"), strict=True):
+    for text, word in zip(
+        done, ("--overwrite", "type varchar", "in use", "in use", "letters", "word of SQL"), strict=True
+    ):
         assert word in text
     rows = session.ok("v.db.select", "-c", "map=squares", "columns=cat,doubt,suggested,n", "where=cat < 4")
     assert rows.split() == ["1|||", "2|0.5|b|2", "3|||"]
+
+
+def test_tables_that_cannot_hold_the_columns_are_refused_in_one_line(plots):
+    session, patches = plots
+    directory = session.mapset / "dbf"
+    directory.mkdir()
+    session.ok("db.connect", "driver=dbf", f"database={directory}/")
+    session.ok("g.copy", "vector=squares,old_squares")
+    session.ok("db.connect", "-d")
+    found = run(
+        session,
+        patches,
+        """
+        answer = []
+        for action in (
+            lambda: check_columns(open_features("old_squares", "1", "row"), {"much_too_long": "integer"}, [], False),
+            lambda: write_columns(open_features("squares", "1", "row"), {"group": "integer"}, {}),
+        ):
+            try:
+                action()
+            except DeepLearningError as error:
+                answer.append(str(error))
+        """,
+    )
+    assert "10 characters at most; <much_too_long>" in found[0] and "g.copy" in found[0]
+    assert "must be writable" in found[1] and "group" in found[1]
 
 
 def test_a_cell_where_areas_overlap_has_none_of_them(plots):

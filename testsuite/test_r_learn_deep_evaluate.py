@@ -59,6 +59,7 @@ def small(tmp_path_factory, grass_env) -> Grass:
     raster(session, "poor", "if(row() == 2, 3, truth)")
     raster(session, "values", "truth + 0.5")
     raster(session, "float_truth", "truth * 1.0")
+    raster(session, "endless", "if(row() == 1 && col() == 1, exp(2.0, 2000), values)")
     raster(session, "objects", "(col() + 1) / 2")
     session.ok("r.category", "map=good", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:field\n")
     session.ok("r.colors", "map=good", "rules=-", stdin="1 blue\n2 green\n3 yellow\n")
@@ -170,6 +171,37 @@ def test_areas_with_texts_are_matched_to_labels_and_unknown_ones_told(small):
     assert entry["confusion_matrix"] == [[6, 0, 0, 0], [3, 3, 0, 0], [0, 0, 0, 0], [0, 0, 4, 0]]
 
 
+def test_capitals_do_not_matter_where_areas_overlap(small):
+    edges = [("B", (left, 4), (left + 2, 4), (left + 2, 0), (left, 0), (left, 4)) for left in (0, 2, 4)]
+    boundaries = "".join("B 5\n" + "".join(f" {x} {y}\n" for x, y in corners) for _, *corners in edges)
+    centroids = "C 1 1\n 1 2\n 1 1\nC 1 2\n 3 2\n 1 1\n 1 2\nC 1 2\n 5 2\n 1 2\n 1 3\n"
+    small.ok("v.in.ascii", "-n", "input=-", "output=raw", "format=standard", stdin=boundaries + centroids)
+    small.ok("v.clean", "input=raw", "output=overlapping", "tool=break,rmdupl")
+    small.ok("v.db.addtable", "map=overlapping", "columns=kind varchar(9)")
+    for number, name in ((1, "Forest"), (2, "forest"), (3, "water")):
+        small.ok("v.db.update", "map=overlapping", "column=kind", f"value={name}", f"where=cat = {number}")
+    entry = small.json(TOOL, "input=good", "vector=overlapping", "column=kind")["maps"][0]
+    assert [item["support"] for item in entry["classes"] if item["label"] == "forest"] == [12]
+    assert entry["units"] == 12
+
+
+def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path):
+    small.ok("g.copy", "raster=good,doubled")
+    small.ok("r.category", "map=doubled", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:Water\n4:forest\n")
+    arguments = ("input=doubled", "vector=plots", "column=name")
+    assert "'water' is that of [1, 3]" in small.error(TOOL, *arguments)
+    table = tmp_path / "levels.csv"
+    table.write_text("kind,land\nwater,no\nforest,yes\nmoor,yes\n")
+    entry = small.json(TOOL, *arguments, f"levels={table}")["maps"][0]
+    assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [4, 0, 0]]
+    # No cell of the region has the second category of that label.
+    raster(small, "wide", "if(row() == 1 && col() == 1, 4, good)")
+    small.ok("r.category", "map=wide", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:moor\n4:forest\n")
+    region = "north: 3; south: 0; east: 6; west: 0; rows: 3; cols: 6; e-w resol: 1; n-s resol: 1; proj: 0; zone: 0"
+    entry = small.json(TOOL, "input=wide", "vector=plots", "column=name", GRASS_REGION=region)["maps"][0]
+    assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [0, 0, 4]]
+
+
 def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small):
     by_number = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
     by_height = small.json(TOOL, "input=good", "vector=plots", "column=height")["maps"][0]
@@ -199,6 +231,11 @@ def test_value_maps_and_their_difference(small):
     assert "Difference of values and float_truth" in small.ok("r.info", "-e", "map=gap")
 
 
+def test_a_difference_map_may_be_named_with_its_mapset(small):
+    small.ok(TOOL, "input=good", "reference=truth", "difference=full@PERMANENT")
+    assert "full" in small.maps("raster")
+
+
 def test_difference_maps_appear_together_or_not_at_all(grass):
     grass.ok("g.region", "n=4", "s=0", "w=0", "e=6", "rows=4", "cols=6")
     for number in (1, 2, 3):
@@ -218,7 +255,7 @@ def test_difference_map_has_pairs_labels_and_history(small):
     cells = small.ok("r.stats", "-cn", "input=pairs").split("\n")
     assert [line.split() for line in cells if line] == [["11", "6"], ["21", "3"], ["22", "3"], ["33", "4"]]
     labels = small.ok("r.category", "map=pairs", "separator=:")
-    assert "21:forest mapped as water" in labels
+    assert labels.split("\n")[:4] == ["11:water", "21:forest mapped as water", "22:forest", "33:field"]
     assert TOOL in small.ok("r.info", "-h", "map=pairs")
 
 
@@ -337,6 +374,13 @@ def test_geographic_cells_weigh_by_their_area(grass_crs):
         (("input=good", "reference=truth", "matrix=/nowhere/m.csv"), "/nowhere"),
         (("input=good,poor", "reference=truth", "difference=one"), "one name per input map"),
         (("input=good,poor", "reference=truth", "difference=one,one"), "one name per input map"),
+        (("input=good", "reference=truth", "difference=some@elsewhere"), "<some@elsewhere>"),
+        (("input=good", "reference=truth", "difference=truth@PERMANENT", "--overwrite"), "not an input"),
+        (("input=good", "reference=truth", "difference=MASK"), "<MASK>"),
+        (("input=good", "reference=truth", "matrix=/tmp", "--overwrite"), "no directory"),
+        (("input=good", "reference=truth", "matrix=same.txt", "report=same.txt"), "file of their own"),
+        (("input=endless", "reference=float_truth"), "smaller than 1e+100"),
+        (("input=values", "reference=endless"), "to inf"),
         (("input=good", "reference=truth", "footprints=plots"), "part"),
         (("input=good", "reference=truth", "memory=1.5"), "needs a whole number"),
     ],

@@ -128,34 +128,35 @@ class Assessment:
         }
 
     def _mapped(self, number: int, level: Level) -> NDArray[np.float64]:
-        """Area of each class of a level in a map, over the region."""
-        areas = _needed(self.counts.areas)
+        """Area of each class of a level in a map, over the region, or over its strata."""
         result = np.zeros(len(level.classes) + 1)
-        np.add.at(result, _needed(level.maps[number]), areas.areas(areas.maps[number]))
+        np.add.at(result, _needed(level.maps[number]), _needed(self.counts.areas).of_map(number)[1])
         return result[:-1]
 
     def _areas(self, number: int, level: Level) -> dict[str, Any]:
-        """Estimates with the strata given, else with the map's own finest classes as strata."""
-        areas = _needed(self.counts.areas)
+        """Estimates with the strata given, else with the map's own finest classes as strata.
+
+        They speak of the ground that the map and the strata know: of the rest no unit is compared.
+        """
         tally = self.counts.tally
-        if tally.strata:
-            keys, counts, _ = tally.strata[number].entries()
-            stratum_areas = areas.areas(_needed(areas.strata))[:-1]
-        else:
-            keys, counts, _ = tally.pairs[number].entries()
-            keys = keys[:, [2, 1, 2]]
-            stratum_areas = areas.areas(areas.maps[number])[:-1]
-        sample = _sample(keys, counts, stratum_areas, level, number, own=not tally.strata)
-        mapped = self._mapped(number, level)
-        return {"strata": int((stratum_areas > 0).sum()), **area_scores(sample, mapped, level.classes)}
+        strata, classes = _needed(self.counts.areas).of_map(number)
+        keys, counts, _ = (tally.strata or tally.pairs)[number].entries()
+        if not tally.strata:
+            strata, keys = classes[:-1], keys[:, [2, 1, 2]]
+        sample = _sample(keys, counts, strata, level, number, own=not tally.strata)
+        return {
+            "strata": int((strata > 0).sum()),
+            "without_stratum": int(self._matrix(number, level).sum() - sample.units.sum()),
+            **area_scores(sample, self._mapped(number, level), level.classes),
+        }
 
     def _segments(self, number: int, level: Level) -> dict[str, Any]:
         """Each segment is one object, its class the commonest of its compared cells (the first of equals)."""
         sides = zip(self.counts.tally.segments[number], (level.reference, level.maps[number]), strict=True)
         (ids, true_class), (_, map_class) = (_commonest(counter, _needed(classes)) for counter, classes in sides)
         areas = _needed(self.counts.areas)
-        area_keys, area_counts, weights = _needed(areas.segments).entries()
-        sizes = weights if areas.cell_area is None else area_counts * areas.cell_area
+        counter = _needed(areas.segments)
+        area_keys, sizes = counter.entries()[0], areas.sizes(counter)
         objects = np.zeros((len(level.classes),) * 2, dtype=np.int64)
         ground = np.zeros(objects.shape)
         np.add.at(objects, (true_class, map_class), 1)

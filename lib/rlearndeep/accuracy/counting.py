@@ -18,6 +18,9 @@ Strip = tuple[Window, NDArray]
 Mask = Callable[[Window], NDArray[np.bool_]]
 """Function from a window to a (rows, cols) mask."""
 
+LARGEST_VALUE = 1e100
+"""What is as large is no measurement; sums of its squares could overflow."""
+
 _SCATTER_BINS = 128
 
 

@@ -67,21 +67,22 @@ class DifferenceCoding:
         known = (self.reference != UNLABELLED)[:, None] & (self.mapped != UNLABELLED)[None, :]
         return np.where(known, values, self.null).astype(np.int32).ravel()
 
-    def cells(self, units: Units, number: int, table: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Categories of the coded cells of map ``number``."""
-        return table[pair_codes(units.reference, units.maps[number], len(self.mapped))]
+    def joined(self, units: Units, number: int) -> NDArray[np.int64]:
+        """Joined codes of reference and map ``number`` of coded cells."""
+        return pair_codes(units.reference, units.maps[number], len(self.mapped))
 
-    def class_table(self) -> ClassTable:
-        """A class for every pair: pale in the class's colour where both agree, else in the map's colour."""
+    def class_table(self, categories: NDArray[np.int32]) -> ClassTable:
+        """A class for each category: pale in the class's colour where both agree, else in the map's colour."""
+        base, place = self.base, {number: index for index, number in enumerate(self.numbers.tolist())}
+        labels, colors = self.classes.labels, self.classes.colors
         entries = []
-        numbers, labels, colors = self.numbers.tolist(), self.classes.labels, self.classes.colors
-        for truth, label in zip(numbers, labels, strict=True):
-            for mapped, other, (red, green, blue) in zip(numbers, labels, colors, strict=True):
-                category = truth * self.base + mapped
-                if truth == mapped:
-                    entries.append(MapClass(category, label, (_pale(red), _pale(green), _pale(blue))))
-                else:
-                    entries.append(MapClass(category, f"{label} mapped as {other}", (red, green, blue)))
+        for category in categories.tolist():
+            truth, mapped = (place[number] for number in divmod(category, base))
+            label, (red, green, blue) = labels[truth], colors[mapped]
+            if truth == mapped:
+                entries.append(MapClass(category, label, (_pale(red), _pale(green), _pale(blue))))
+            else:
+                entries.append(MapClass(category, f"{label} mapped as {labels[mapped]}", (red, green, blue)))
         return ClassTable(tuple(entries))
 
 

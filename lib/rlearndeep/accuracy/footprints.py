@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,8 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import read_card
 from rlearndeep.patches import PatchDataset
 from rlearndeep.scene.geometry import Region, Window
+
+_XY = "XY"
 
 
 @dataclass(frozen=True)
@@ -59,25 +64,62 @@ class Footprints:
         return cls(rows[order], cols[order])
 
 
-def training_footprints(models: Sequence[str | os.PathLike], region: Region) -> Footprints:
+def training_footprints(
+    models: Sequence[str | os.PathLike], region: Region, project: Mapping[str, Any] | None = None
+) -> Footprints:
     """Footprints, in cells of a region, of the training patches of models.
 
-    The model directory names the patch
-    directories it was trained with.
+    The model directory names the patch directories it was trained with.
+
+    Args:
+        models: their directories.
+        region: the grid.
+        project: coordinate system of the region, as in a patch directory; None where it is not known.
 
     Raises:
-        DeepLearningError: no model, or a patch directory it names is gone or was changed since.
+        DeepLearningError: no model, or a patch directory it names is gone, was sampled anew since, or has coordinates
+            of another system.
     """
     edges = [np.empty((0, 4))]
     for directory in models:
-        for path in patch_directories(directory):
+        reports = read_card(directory).training.get("sampling") or []
+        for path, report in zip(patch_directories(directory), chain(reports, repeat(None)), strict=False):
             dataset = PatchDataset.open(path)
+            _check_report(dataset, report, directory)
+            _check_project(dataset, project or {})
             chosen = dataset.index[dataset.positions("training")]
             height, width = dataset.manifest.reference.shape
             home = dataset.manifest.region
             north, west = home.north - chosen["row"] * home.nsres, home.west + chosen["col"] * home.ewres
             edges.append(np.stack([north, north - height * home.nsres, west + width * home.ewres, west], axis=1))
     return Footprints.of_rectangles(np.concatenate(edges), region)
+
+
+def _check_report(dataset: PatchDataset, report: Mapping[str, Any] | None, model: str | os.PathLike) -> None:
+    """Refuse patches that took the place of those a model was trained with; ``report`` is that of the latter."""
+    if report is not None and _found_then(report) != _found_then(dataset.manifest.report):
+        raise DeepLearningError(
+            f"Training footprints are those of the patches a model was trained with; '{dataset.path}' was sampled anew "
+            f"since '{model}' was trained. Give the footprints that v.sample.patches wrote then with footprints=, or "
+            "train again."
+        )
+
+
+def _found_then(report: Mapping[str, Any]) -> str:
+    """A report without what differs between two runs that find the same patches; NaN equals NaN in a text."""
+    return json.dumps({key: value for key, value in report.items() if key != "seconds"}, sort_keys=True)
+
+
+def _check_project(dataset: PatchDataset, project: Mapping[str, Any]) -> None:
+    theirs = dataset.manifest.projection
+    codes = [system.get("epsg") for system in (theirs, project)]
+    names = [system.get("name") for system in (theirs, project)]
+    if (all(names) and names.count(_XY) == 1) or (all(codes) and codes[0] != codes[1]):
+        raise DeepLearningError(
+            f"Training footprints lie in the coordinate system of their patches; that of '{dataset.path}' is "
+            f"{names[0]}, that of the project {names[1]}. Give the footprints that v.sample.patches wrote, brought "
+            "here with v.proj, with footprints=."
+        )
 
 
 def _cells(edges: NDArray[np.float64], origin: float, step: float) -> NDArray[np.int64]:

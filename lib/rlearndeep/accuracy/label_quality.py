@@ -160,7 +160,10 @@ def _modified_z_scores(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def judgement(
-    rows: Sequence[dict[str, Any]], labels: Mapping[int, int | str | float | None], near: Sequence[int]
+    rows: Sequence[dict[str, Any]],
+    labels: Mapping[int, int | str | float | None],
+    near: Sequence[int],
+    classes: ClassTable,
 ) -> dict[str, Any]:
     """What r.learn.deep.evaluate says of the labels of a vector.
 
@@ -168,6 +171,7 @@ def judgement(
         rows: of :meth:`Doubts.result`.
         labels: value of the label column per area: a category, a label of a class, or a number.
         near: per fold, patches left out of training because they lie near those judged.
+        classes: of the model; none for values.
 
     Returns:
         ``folds``, ``areas`` (the rows), ``not_judged`` (labelled areas without a row), ``left_out_near_judged``
@@ -175,9 +179,17 @@ def judgement(
     """
     labelled = {area: label for area, label in labels.items() if label is not None and label != ""}
     judged = {row["area"] for row in rows}
-    changed = sum(not _is_label(row, labelled.get(row["area"], "")) for row in rows)
+    others = [label for row in rows if not _is_label(row, label := labelled.get(row["area"], ""))]
+    known = {name.casefold() for entry in classes for name in (str(entry.category), entry.label)}
+    strange = sum(str(label).casefold() not in known | {""} for label in others) if classes else 0
+    changed = len(others) - strange
     missing = len(labelled.keys() - judged)
     remarks = []
+    if strange:
+        remarks.append(
+            f"{strange} areas have labels that are no class of the model: they were sampled at another level (level=), "
+            "or have another label since. The doubt is about the class they had then."
+        )
     if changed:
         remarks.append(
             f"{changed} areas have another label now than when the patches were sampled; the doubt is about the older "

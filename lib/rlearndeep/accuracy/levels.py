@@ -108,6 +108,17 @@ def _name(text: str, category: int) -> str:
     return "" if is_integer(text) and int(text) == category else text
 
 
+def ambiguous_labels(labels: NDArray, maps: Sequence[ClassTable]) -> list[str]:
+    """One text per label of a reference vector that several categories of the maps have; none for integers."""
+    if labels.dtype.kind in "iu":
+        return []
+    found: dict[str, set[int]] = {text.casefold(): set() for text in labels.tolist()}
+    for entry in (entry for table in maps for entry in table):
+        if entry.label.casefold() in found:
+            found[entry.label.casefold()].add(entry.category)
+    return [f"'{text}' is that of {sorted(several)}" for text, several in found.items() if len(several) > 1]
+
+
 def label_conflicts(maps: Sequence[ClassTable], reference: ClassTable) -> list[str]:
     """One sentence per category that a map and the reference give different labels."""
     theirs = {entry.category: entry.label for entry in reference if entry.label}
@@ -137,30 +148,36 @@ def levels_of(table: LevelTable, maps: Sequence[ClassTable], reference: ClassTab
 
 
 def _level(table: LevelTable, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> Level:
-    classes = _classes(table, column, sources, finest)
+    entries = _entries(table, column, sources, finest)
+    classes = ClassTable(tuple({entry.category: entry for entry in entries.values()}.values()))
     codes = [
-        _indices(table, source, start, column, classes) if start <= column else None
+        _indices(table, source, start, column, entries, classes) if start <= column else None
         for source, start in zip(sources, finest, strict=True)
     ]
     return Level(table.names[column], classes, codes[-1], tuple(codes[:-1]))
 
 
-def _classes(table: LevelTable, column: int, sources: Sequence[ClassTable], finest: Sequence[int]) -> ClassTable:
-    """Classes of a level: integers are categories; texts are numbered unless a raster of that level is."""
-    texts = table.texts(column)
+def _entries(
+    table: LevelTable, column: int, sources: Sequence[ClassTable], finest: Sequence[int]
+) -> dict[str, MapClass]:
+    """Class of each text of a level, by the text in small letters.
+
+    Integers are categories; texts are numbered unless a raster of that level is.
+    """
+    texts: dict[str, str] = {}
+    for text in table.texts(column):
+        texts.setdefault(text.casefold(), text)
     known = [entry for source, start in zip(sources, finest, strict=True) if start == column for entry in source]
     if all(is_integer(text) for text in texts):
         found = {table.key(entry, column): entry for entry in reversed(known)}
-        entries = [_of_category(int(text), found.get(text)) for text in texts]
-    else:
-        claimed: dict[str | None, MapClass] = {}
-        for entry in known:  # the maps stand first, and keep their categories
-            if entry.category not in {other.category for other in claimed.values()}:
-                claimed.setdefault(table.key(entry, column), entry)
-        taken = {entry.category for entry in known}
-        free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
-        entries = [claimed.get(text.casefold()) or MapClass(next(free), text) for text in texts]
-    return ClassTable(tuple({entry.category: entry for entry in entries}.values()))
+        return {key: _of_category(int(key), found.get(key)) for key in texts}
+    claimed: dict[str | None, MapClass] = {}
+    for entry in known:  # the maps stand first, and keep their categories
+        if entry.category not in {other.category for other in claimed.values()}:
+            claimed.setdefault(table.key(entry, column), entry)
+    taken = {entry.category for entry in known}
+    free = iter(sorted(set(range(1, len(texts) + len(taken) + 1)) - taken))
+    return {key: claimed.get(key) or MapClass(next(free), texts[key]) for key in texts}
 
 
 def _of_category(category: int, entry: MapClass | None) -> MapClass:
@@ -170,15 +187,17 @@ def _of_category(category: int, entry: MapClass | None) -> MapClass:
     return MapClass(category, "", entry.color if entry else None)
 
 
-def _indices(table: LevelTable, source: ClassTable, start: int, column: int, classes: ClassTable) -> NDArray[np.int64]:
+def _indices(
+    table: LevelTable,
+    source: ClassTable,
+    start: int,
+    column: int,
+    entries: dict[str, MapClass],
+    classes: ClassTable,
+) -> NDArray[np.int64]:
     parents = table.parents(start, column)
-    labels = {label.casefold(): index for index, label in enumerate(classes.labels)}
-    categories = {str(entry.category): index for index, entry in enumerate(classes)}
-    result = []
-    for entry in source:
-        text = parents[table.key(entry, start) or ""]
-        result.append(labels[text.casefold()] if text.casefold() in labels else categories[text])
-    return _with_null(np.array(result, dtype=np.int64))
+    categories = [entries[parents[table.key(entry, start) or ""].casefold()].category for entry in source]
+    return _with_null(classes.indices_of(categories))
 
 
 def common_levels(

@@ -15,7 +15,7 @@ def remarks(result: dict[str, Any]) -> list[str]:
     for entry in result["maps"]:
         found += _training(entry, result)
         if "area" in entry:
-            found += _areas(entry)
+            found += _areas(entry, result)
     units = {entry["units"] for entry in result["maps"]}
     if len(units) > 1:
         found.append(
@@ -39,9 +39,14 @@ def _training(entry: dict[str, Any], result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _areas(entry: dict[str, Any]) -> list[str]:
+def _areas(entry: dict[str, Any], result: dict[str, Any]) -> list[str]:
     area = entry["area"]
     found = []
+    if area["without_stratum"] > 0:
+        found.append(
+            f"{area['without_stratum']} of {entry['units']} {result['unit']} that <{entry['map']}> is compared with "
+            "lie in no stratum; the area-weighted estimates leave them out."
+        )
     if area["unsampled"] > 0:
         share = percent(area["unsampled"] / (area["unsampled"] + area["total"]))
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlearndeep.accuracy.text import VALUE_SCORES, area_unit, class_names, interval, percent
+from rlearndeep.accuracy.text import VALUE_SCORES, area_digits, area_unit, class_names, interval, percent
+from rlearndeep.scene.classes import shortened
 
 Scatter = tuple[tuple[float, float], NDArray[np.int64]]
 """Limits of both axes, and (predicted, reference) counts."""
 
 _BLUE, _ORANGE = "#0072b2", "#e69f00"
 _LARGEST_ANNOTATED = 12
+_MOST_NAMED = 100
+_LARGEST_SIDE = 20.0
+"""Inches; pictures of hundreds of classes would take gigabytes otherwise."""
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}"
@@ -101,11 +106,12 @@ def _class_table(entry: dict[str, Any]) -> str:
 
 def _area_table(entry: dict[str, Any], result: dict[str, Any]) -> str:
     unit, factor = area_unit(result)
+    digits = area_digits(entry["area"], factor)
     rows = [
         [
             name,
-            f"{item['mapped_area'] * factor:,.0f}",
-            interval(item["area"], 0, factor),
+            f"{item['mapped_area'] * factor:,.{digits}f}",
+            interval(item["area"], digits, factor),
             interval(item["users_accuracy"], 2),
             interval(item["producers_accuracy"], 2),
         ]
@@ -150,8 +156,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _figure(width: float, height: float):
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # labels are anybody's text, dollars and all
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -159,16 +167,18 @@ def _figure(width: float, height: float):
 def _matrix_figure(entry: dict[str, Any]):
     """Rows are shares of the reference class, so that the diagonal is the recall."""
     matrix = np.array(entry["confusion_matrix"], dtype=np.float64)
-    names = class_names(entry["classes"])
+    count = len(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300)
-    side = max(3.5, 0.55 * len(names) + 2)
+    side = min(max(3.5, 0.55 * count + 2), _LARGEST_SIDE)
     figure, axes = _figure(side + 1, side)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    if count <= _MOST_NAMED:
+        names = _names(entry["classes"])
+        axes.set_xticks(range(count), names, rotation=45, ha="right")
+        axes.set_yticks(range(count), names)
     axes.set_xlabel("map")
     axes.set_ylabel("reference")
-    if len(names) <= _LARGEST_ANNOTATED:
+    if count <= _LARGEST_ANNOTATED:
         for row, col in np.ndindex(shares.shape):
             color = "white" if shares[row, col] > 0.5 else "black"
             axes.text(col, row, f"{shares[row, col]:.2f}", ha="center", va="center", color=color, fontsize=8)
@@ -176,18 +186,29 @@ def _matrix_figure(entry: dict[str, Any]):
     return figure
 
 
+def _names(classes: Sequence[dict[str, Any]]) -> list[str]:
+    return [shortened(name) for name in class_names(classes)]
+
+
+def _bar_figure(classes: Sequence[dict[str, Any]]):
+    """A figure with a line for each class from above, its axes, and the places of the lines."""
+    count = len(classes)
+    figure, axes = _figure(8, max(2.0, 0.35 * min(count, _MOST_NAMED) + 1))
+    places = np.arange(count)
+    if count <= _MOST_NAMED:
+        axes.set_yticks(places, _names(classes))
+    axes.set_ylim(count - 0.5, -0.5)
+    return figure, axes, places
+
+
 def _class_figure(entry: dict[str, Any]):
-    names = class_names(entry["classes"])
-    figure, axes = _figure(8, max(2.0, 0.35 * len(names) + 1))
-    places = np.arange(len(names))
+    figure, axes, places = _bar_figure(entry["classes"])
     for shift, key, label, color in (
         (-0.2, "precision", "precision (user's accuracy)", _BLUE),
         (0.2, "recall", "recall (producer's accuracy)", _ORANGE),
     ):
         values = [item[key] or 0.0 for item in entry["classes"]]
         axes.barh(places + shift, values, height=0.38, label=label, color=color)
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
     return figure
@@ -196,8 +217,7 @@ def _class_figure(entry: dict[str, Any]):
 def _area_figure(entry: dict[str, Any], result: dict[str, Any]):
     unit, factor = area_unit(result)
     items = entry["area"]["classes"]
-    figure, axes = _figure(8, max(2.0, 0.35 * len(items) + 1))
-    places = np.arange(len(items))
+    figure, axes, places = _bar_figure(items)
     areas = [item["area"] for item in items]
     axes.barh(places, [item["mapped_area"] * factor for item in items], height=0.6, color="#cccccc", label="mapped")
     values = np.array([area["value"] or 0.0 for area in areas])
@@ -206,14 +226,12 @@ def _area_figure(entry: dict[str, Any], result: dict[str, Any]):
     axes.errorbar(
         values * factor,
         places,
-        xerr=np.stack([values - low, high - values]) * factor,
+        xerr=np.maximum(np.stack([values - low, high - values]), 0.0) * factor,
         fmt="o",
         color=_BLUE,
         capsize=3,
         label="estimated, 95 % confidence",
     )
-    axes.set_yticks(places, class_names(items))
-    axes.invert_yaxis()
     axes.set_xlabel(f"area ({unit})")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return figure
@@ -230,13 +248,15 @@ def _scatter_figure(limits: tuple[float, float], counts: NDArray[np.int64]):
     axes.plot(limits, limits, color="black", linewidth=0.8)
     axes.set_xlabel("reference")
     axes.set_ylabel("map")
-    figure.colorbar(image, label="units")
+    figure.colorbar(image, label="units", format="%d")
     return figure
 
 
 def _picture(figure, text: str) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that letters are missing in the font
+        figure.savefig(stream, format="png", dpi=110)
     data = base64.b64encode(stream.getvalue()).decode("ascii")
     return f'<p><img alt="{escape(text)}" src="data:image/png;base64,{data}"></p>'
 

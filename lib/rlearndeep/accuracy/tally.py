@@ -290,7 +290,7 @@ def pair_codes(reference: NDArray, codes: NDArray, size: int) -> NDArray[np.int6
 
 
 class AreaTally:
-    """Areas over all cells of the region: of the categories of each map, of strata and of segments.
+    """Areas over all cells of the region: of the categories of each map, by stratum if there are any, and of segments.
 
     Args:
         layout: the layers.
@@ -301,8 +301,8 @@ class AreaTally:
         self.layout = layout
         self.cell_area = cell_area
         weighted = cell_area is None
-        self.maps = [Counter((coding.size,), weighted) for coding in layout.maps]
-        self.strata = Counter((layout.strata.size,), weighted) if layout.strata else None
+        strata = layout.strata.size if layout.strata else 1
+        self.maps = [Counter((strata, coding.size), weighted) for coding in layout.maps]
         low, high = layout.segments or (0, -1)
         self.segments = Counter((high - low + 1,), weighted) if layout.segments else None
 
@@ -310,18 +310,25 @@ class AreaTally:
         """Add cells; the reference is not looked at."""
         for piece in units.pieces(_PIECE):
             for counter, codes in zip(self.maps, piece.maps, strict=True):
-                counter.add(codes.astype(np.int64), piece.areas)
-            if self.strata is not None and piece.strata is not None:
-                self.strata.add(piece.strata.astype(np.int64), piece.areas)
+                joined = codes.astype(np.int64) if piece.strata is None else counter.join([piece.strata, codes])
+                counter.add(joined, piece.areas)
             if self.segments is not None and piece.segments is not None:
                 low, high = self.layout.segments or (0, -1)
                 inside = (piece.segments >= low) & (piece.segments <= high)
                 areas = None if piece.areas is None else piece.areas[inside]
                 self.segments.add(piece.segments[inside].astype(np.int64) - low, areas)
 
-    def areas(self, counter: Counter) -> NDArray[np.float64]:
-        """Area of each code of a counter of this tally, null's last."""
-        keys, counts, weights = counter.entries()
-        result = np.zeros(counter.sizes[0])
-        result[keys[:, 0]] = weights if self.cell_area is None else counts * self.cell_area
-        return result
+    def sizes(self, counter: Counter) -> NDArray[np.float64]:
+        """Area of each entry of a counter of this tally."""
+        _, counts, weights = counter.entries()
+        return weights if self.cell_area is None else counts.astype(np.float64) * self.cell_area
+
+    def of_map(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Area of each stratum and of each code of a map, where both are known; one stratum where there are none."""
+        counter = self.maps[number]
+        strata, codes = counter.entries()[0].T
+        areas = np.zeros(self.layout.strata.count if self.layout.strata else 1), np.zeros(counter.sizes[1])
+        known = (strata < len(areas[0])) & (codes < self.layout.maps[number].count)
+        for sums, places in zip(areas, (strata, codes), strict=True):
+            np.add.at(sums, places[known], self.sizes(counter)[known])
+        return areas

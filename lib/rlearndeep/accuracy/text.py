@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from rlearndeep.accuracy.metrics import classification_report
 
 _HECTARE = 10000.0
 _WIDEST_LABEL = 24
+_FIGURES = 4
+_MOST_DECIMALS = 6
 
 
 def plain_text(result: dict[str, Any]) -> str:
@@ -27,18 +30,19 @@ def plain_text(result: dict[str, Any]) -> str:
 def matrix_table(result: dict[str, Any]) -> str:
     """The confusion matrices as CSV: a line per map and reference class, a column per map class.
 
-    Every line and column is named by category and label; the last of each are totals.
+    Every line and column is named by category and label; the last of each are totals. A map of another level has
+    classes of its own; its lines are empty in the columns of the others.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    for number, entry in enumerate(result["maps"]):
+    columns = list(dict.fromkeys(name for entry in result["maps"] for name in class_names(entry["classes"])))
+    writer.writerow(["map", "reference", *columns, "total"])
+    for entry in result["maps"]:
         names, matrix = class_names(entry["classes"]), entry["confusion_matrix"]
-        if number == 0:
-            writer.writerow(["map", "reference", *names, "total"])
-        for name, row in zip(names, matrix, strict=True):
-            writer.writerow([entry["map"], name, *row, sum(row)])
         sums = [sum(column) for column in zip(*matrix, strict=True)]
-        writer.writerow([entry["map"], "total", *sums, sum(sums)])
+        for name, row in zip([*names, "total"], [*matrix, sums], strict=True):
+            cells = dict(zip(names, row, strict=True))
+            writer.writerow([entry["map"], name, *(cells.get(column, "") for column in columns), sum(row)])
     return stream.getvalue()
 
 
@@ -64,6 +68,12 @@ def interval(estimate: dict[str, float | None], digits: int, factor: float = 1.0
 def area_unit(result: dict[str, Any]) -> tuple[str, float]:
     """Name of the unit areas are printed in, and the factor to it."""
     return ("ha", 1.0 / _HECTARE) if result["area_unit"] == "m2" else (result["area_unit"], 1.0)
+
+
+def area_digits(area: dict[str, Any], factor: float) -> int:
+    """Decimals with which the areas of a result are printed: the whole has four figures at least."""
+    total = area["total"] * factor
+    return min(max(_FIGURES - 1 - math.floor(math.log10(total)), 0), _MOST_DECIMALS) if total > 0 else 0
 
 
 def percent(share: float) -> str:
@@ -127,11 +137,12 @@ def _areas(entry: dict[str, Any], result: dict[str, Any]) -> str:
     names = class_names(entry["classes"])
     width = max(map(len, [*names, "Overall accuracy"]))
     area = entry["area"]
+    digits = area_digits(area, factor)
     columns = ("mapped area", "area", "user's accuracy", "producer's accuracy")
     rows = [
         (
-            f"{item['mapped_area'] * factor:,.0f}",
-            interval(item["area"], 0, factor),
+            f"{item['mapped_area'] * factor:,.{digits}f}",
+            interval(item["area"], digits, factor),
             interval(item["users_accuracy"], 2),
             interval(item["producers_accuracy"], 2),
         )

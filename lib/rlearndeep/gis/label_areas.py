@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import grass.script as gs
@@ -22,6 +22,7 @@ from rlearndeep.scene.geometry import Region, Window
 
 _CELLS_AT_ONCE = 1 << 24
 _ROWS_AT_ONCE = 512
+_LONGEST_IN_DBF = 10
 
 
 Plane = Callable[[Window], NDArray[np.int32]]
@@ -185,11 +186,18 @@ def check_columns(vector: LabelVector, columns: Mapping[str, str], taken: Sequen
             f"Copy it with g.copy vector={plain}@{home},{plain} first."
         )
     existing = {name.lower(): entry["type"] for name, entry in gs.vector_columns(vector.name, vector.layer).items()}
-    key = gs.vector_db(vector.name)[int(vector.layer)]["key"]
+    database = gs.vector_db(vector.name)[int(vector.layer)]
+    key = database["key"]
     for name, kind in columns.items():
         if not name.isidentifier() or not name.isascii():
             raise DeepLearningError(
                 f"The name of a column has letters, digits and underscores; got '{name}'. Choose another name."
+            )
+        if database["driver"] == "dbf" and len(name) > _LONGEST_IN_DBF:
+            raise DeepLearningError(
+                f"Columns of a dbf table have names of {_LONGEST_IN_DBF} characters at most; <{name}> of "
+                f"<{vector.name}> has {len(name)}. Choose SQLite with db.connect -d, copy the map with g.copy, and "
+                "give the copy."
             )
         if name.lower() in {column.lower() for column in (*taken, key)}:
             raise DeepLearningError(f"Labels are judged, not replaced; the column <{name}> is in use. Choose another.")
@@ -205,6 +213,18 @@ def check_columns(vector: LabelVector, columns: Mapping[str, str], taken: Sequen
                 f"A column that is written again must be of type {kind}; <{name}> of <{vector.name}> is "
                 f"{existing[name.lower()]}. Remove it with v.db.dropcolumn, or choose another name."
             )
+    if database["driver"] == "sqlite":
+        _check_words(columns, database["database"])
+
+
+def _check_words(names: Iterable[str], database: str) -> None:
+    """Refuse names that SQLite takes for words of its own; better now than after all trainings."""
+    sql = "SELECT " + ", ".join(f"1 AS {name}" for name in names)
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if gs.start_command("db.select", sql=sql, driver="sqlite", database=database, **silent).wait():
+        raise DeepLearningError(
+            f"The name of a column is no word of SQL; one of {', '.join(names)} is. Choose another name."
+        )
 
 
 def write_columns(vector: LabelVector, columns: Mapping[str, str], rows: Mapping[int, Sequence]) -> None:
@@ -220,7 +240,18 @@ def write_columns(vector: LabelVector, columns: Mapping[str, str], rows: Mapping
     existing = {name.lower() for name in gs.vector_columns(vector.name, vector.layer)}
     missing = [f"{name} {kind}" for name, kind in columns.items() if name.lower() not in existing]
     if missing:
-        gs.run_command("v.db.addcolumn", map=vector.name, layer=vector.layer, columns=",".join(missing), quiet=True)
+        _done(
+            vector,
+            gs.start_command(
+                "v.db.addcolumn",
+                map=vector.name,
+                layer=vector.layer,
+                columns=",".join(missing),
+                quiet=True,
+                stderr=subprocess.PIPE,
+                universal_newlines=True,
+            ),
+        )
     database = gs.vector_db(vector.name)[int(vector.layer)]
     table, key = database["table"], database["key"]
     lines = [f"UPDATE {table} SET {', '.join(f'{name} = NULL' for name in columns)}"]
@@ -237,13 +268,18 @@ def write_columns(vector: LabelVector, columns: Mapping[str, str], rows: Mapping
         stderr=subprocess.PIPE,
         universal_newlines=True,  # what GRASS 8.5 does unasked, and older ones do not
     )
-    _, errors = process.communicate(";\n".join(lines) + ";\n")
+    _done(vector, process, ";\n".join(lines) + ";\n")
+    gs.run_command("v.support", map=vector.name, cmdhist=command_line(), quiet=True)
+
+
+def _done(vector: LabelVector, process: subprocess.Popen[str], statements: str | None = None) -> None:
+    """Wait for a module that changes a table."""
+    _, errors = process.communicate(statements)
     if process.returncode:
         raise DeepLearningError(
             f"The table of <{vector.name}> must be writable; the database says: "
             f"{' '.join(errors.split())[:200]}. Check it with db.connect -p and v.db.connect."
         )
-    gs.run_command("v.support", map=vector.name, cmdhist=command_line(), quiet=True)
 
 
 def _family(kind: str) -> str:

@@ -241,7 +241,7 @@ def rasterize_reference(reference: ReferenceVector) -> ReferenceAreas:
     values, positions = [], []
     for offset, features in enumerate(areas.features):
         meeting = [where[feature] for feature in features if feature in where]
-        if meeting and len({reference.labels[position] for position in meeting}) == 1:
+        if meeting and len({str(reference.labels[position]).casefold() for position in meeting}) == 1:
             values.append(areas.first + offset)
             positions.append(meeting[0])
     return ReferenceAreas(areas.name, np.array(values, dtype=np.int64), np.array(positions, dtype=np.int64))

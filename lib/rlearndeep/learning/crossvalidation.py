@@ -73,7 +73,9 @@ def model_settings(card: ModelCard, device: str) -> Settings:
         if name in known
     }
     settings = Settings(**values)
-    return replace(settings, device=device, devices=1, nodes=1, epochs=card.scores.get("epochs") or settings.epochs)
+    epochs = card.scores.get("epochs") or settings.epochs
+    # The curves in a directory of TensorBoard are those of the model.
+    return replace(settings, device=device, devices=1, nodes=1, epochs=epochs, tensorboard="")
 
 
 def check_patches(card: ModelCard, dataset: PatchDataset) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from rlearndeep.learning.tasks import PRESENT, Measure, score_table
 from rlearndeep.model import BRANCH, ModelCard, ModelSource
 from rlearndeep.patches import PARTS, write_text
 from rlearndeep.scene.bands import BandStatistics
-from rlearndeep.scene.classes import UNLABELLED
+from rlearndeep.scene.classes import UNLABELLED, shortened
 from rlearndeep.scene.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -150,9 +151,11 @@ def _mark_epochs(axes: Any, best: int) -> None:
 
 
 def _figure(width: float, height: float) -> Any:
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # labels are anybody's text, dollars and all
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -160,7 +163,9 @@ def _figure(width: float, height: float) -> Any:
 
 def _image(figure: Any, text: str) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=90)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that letters are missing in the font
+        figure.savefig(stream, format="png", dpi=90)
     return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}'>"
 
 
@@ -174,8 +179,8 @@ def _score_image(scores: dict[str, Any], card: ModelCard, part: Part, predictor:
     if card.task == "value":
         return _image(_scatter_figure(part, card, predictor), "actual against predicted")
     if card.task == "presence":
-        return _image(_bar_figure(scores["classes"], card.classes.labels), "scores of the classes")
-    return _image(_matrix_figure(np.array(scores["confusion_matrix"]), card.classes.labels), "confusion matrix")
+        return _image(_bar_figure(scores["classes"], _labels(card)), "scores of the classes")
+    return _image(_matrix_figure(np.array(scores["confusion_matrix"]), _labels(card)), "confusion matrix")
 
 
 def _curve_figure(history: list[dict[str, Any]], best: int, measure: Measure) -> Any:
@@ -307,8 +312,13 @@ def _text(card: ModelCard, label: NDArray) -> str:
     if card.task == "value":
         return f"{float(label):.4g}"
     if card.task == "presence":
-        return ", ".join(name for name, there in zip(card.classes.labels, label, strict=True) if there == 1) or "none"
-    return "-" if label == UNLABELLED else card.classes.labels[int(label)]
+        return ", ".join(name for name, there in zip(_labels(card), label, strict=True) if there == 1) or "none"
+    return "-" if label == UNLABELLED else _labels(card)[int(label)]
+
+
+def _labels(card: ModelCard) -> list[str]:
+    """Labels of the classes, as far as pictures have room."""
+    return [shortened(label) for label in card.classes.labels]
 
 
 def _picture(image: NDArray[np.float32]) -> NDArray[np.float32]:

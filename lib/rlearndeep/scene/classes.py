@@ -20,6 +20,8 @@ LARGEST_CATEGORY = 2**31 - 1
 MOST_CLASSES = 10_000
 """A label source with more holds numbers of objects, or quantities."""
 
+_LONGEST_SHORT = 30
+
 Color = tuple[int, int, int]
 
 # Okabe and Ito's palette, distinguishable with the common forms of colour blindness (Wong 2011,
@@ -153,6 +155,12 @@ class ClassTable:
         if [entry["category"] for entry in values] != table.categories.tolist():
             raise ValueError("the categories of classes do not ascend")
         return table
+
+
+def shortened(label: str) -> str:
+    """What of a label has room beside a picture, in one line."""
+    line = " ".join(label.split())
+    return line if len(line) <= _LONGEST_SHORT else f"{line[: _LONGEST_SHORT - 1]}…"
 
 
 def _color(parts: list[int]) -> Color:

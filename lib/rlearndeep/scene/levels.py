@@ -106,12 +106,17 @@ class LevelTable:
     def finest_column(self, table: ClassTable) -> int:
         """Position of the finest level in which every class stands, by label or category.
 
+        A coarser one where all stand by labels that the lines with their categories contradict: classes of a coarser
+        level often have small numbers of their own, which mean something else among the finest ones.
+
         Raises:
-            DeepLearningError: there is no such level.
+            DeepLearningError: there is no such level, or a class of the table has two parents.
         """
-        for column in range(len(self.names)):
-            if all(self.key(entry, column) is not None for entry in table):
-                return column
+        found = [
+            column for column in range(len(self.names)) if all(self.key(entry, column) is not None for entry in table)
+        ]
+        if found:
+            return next((column for column in found[1:] if self._contradicts(table, found[0], column)), found[0])
         known = {row[0].casefold() for row in self.rows}
         missing = [
             f"{entry.category} {entry.label}".strip()
@@ -121,6 +126,18 @@ class LevelTable:
         raise DeepLearningError(
             f"Every class of maps and reference must stand in the table of levels; '{self.path}' has no "
             f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. Add a line for each, by category or label."
+        )
+
+    def _contradicts(self, table: ClassTable, finest: int, column: int) -> bool:
+        """Whether all classes stand in a column by label, but not in the lines that have them in the finest one."""
+        labels = [entry.label.casefold() for entry in table]
+        texts = {row[column].casefold() for row in self.rows}
+        if any(label not in texts or is_integer(label) for label in labels):
+            return False
+        parents = self.parents(finest, column)
+        return any(
+            parents[self.key(entry, finest) or ""].casefold() != label
+            for entry, label in zip(table, labels, strict=True)
         )
 
     def key(self, entry: MapClass, column: int) -> str | None:

@@ -14,7 +14,7 @@ from rlearndeep.accuracy.metrics import count_pairs
 from rlearndeep.accuracy.remarks import remarks
 from rlearndeep.accuracy.report import html_report
 from rlearndeep.accuracy.tally import Coding, Layout
-from rlearndeep.accuracy.text import matrix_table, plain_text
+from rlearndeep.accuracy.text import area_digits, matrix_table, plain_text
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Window
@@ -134,6 +134,18 @@ def test_given_strata_weight_a_sample_of_cells():
     assert found["overall_accuracy"]["value"] == pytest.approx(6 / 8 * 1.0 + 2 / 8 * 0.5)
 
 
+def test_estimates_speak_of_the_ground_that_map_and_strata_know():
+    mapped = np.array([[1, 1, 2, 2, NULL, NULL, NULL, 2, 3]], np.int32)
+    truth = np.array([[1, 2, 2, NULL, 1, NULL, NULL, 2, NULL]], np.int32)
+    strata = np.array([[9, 9, 7, 7, 7, 7, 7, NULL, NULL]], np.int32)
+    found = assess(
+        np.stack([mapped, truth, strata]), Layers(1, 1, strata=2), {"strata": Coding.of([7, 9])}, sample=True
+    )["maps"][0]["area"]
+    assert (found["strata"], found["without_stratum"], found["total"]) == (2, 1, 16.0)
+    assert found["overall_accuracy"]["value"] == pytest.approx(0.75)
+    assert [(item["category"], item["mapped_area"]) for item in found["classes"]] == [(1, 8.0), (2, 8.0)]
+
+
 def test_maps_without_common_cells_are_refused():
     stack = np.array([[[1, NULL]], [[NULL, 1]]], np.int32)
     with pytest.raises(DeepLearningError, match="none in common"):
@@ -148,8 +160,8 @@ def test_difference_codes_say_which_class_is_mapped_as_which():
     assert table[0].tolist() == [201, 202, 203, NULL]
     assert table[1].tolist() == [1201, 1202, 1203, NULL]
     assert set(table[2].tolist()) == {NULL}
-    labels = {entry.category: entry.label for entry in coding.class_table()}
-    assert (labels[202], labels[201]) == ("forest", "forest mapped as water")
+    labels = {entry.category: entry.label for entry in coding.class_table(np.array([202, 201]))}
+    assert labels == {202: "forest", 201: "forest mapped as water"}
 
 
 def test_difference_of_negative_categories_counts_positions():
@@ -211,6 +223,32 @@ def test_matrix_table_names_rows_and_columns():
     rows = np.array([line.split(",")[2:] for line in lines[1:]], dtype=int)
     assert rows[-1].tolist() == rows[:-1].sum(axis=0).tolist() and (rows[:, -1] == rows[:, :-1].sum(axis=1)).all()
     assert rows[:3, :3].tolist() != rows[:3, :3].T.tolist()  # or lines and columns could be exchanged unseen
+
+
+@pytest.mark.parametrize(
+    ("hectares", "digits"), [(900000, 0), (1000, 0), (999, 1), (9.29, 3), (0.02, 5), (1e-9, 6), (0, 0)]
+)
+def test_areas_are_printed_with_four_figures_at_least(hectares, digits):
+    assert area_digits({"total": hectares * 10000.0}, 1e-4) == digits
+
+
+def test_maps_of_different_levels_have_columns_of_their_own_in_the_matrix_table():
+    def entry(name: str, matrix: list, *classes: tuple[int, str]) -> dict:
+        listed = [{"category": category, "label": label} for category, label in classes]
+        return {"map": name, "classes": listed, "confusion_matrix": matrix}
+
+    fine = entry("fine", [[8, 4, 0], [0, 2, 4], [0, 0, 6]], (1, "a"), (2, "b"), (3, "3"))
+    coarse = entry("coarse", [[9, 9], [0, 6]], (10, "10"), (3, "3"))
+    assert matrix_table({"maps": [fine, coarse]}).splitlines() == [
+        "map,reference,1 a,2 b,3,10,total",
+        "fine,1 a,8,4,0,,12",
+        "fine,2 b,0,2,4,,6",
+        "fine,3,0,0,6,,6",
+        "fine,total,8,6,10,,24",
+        "coarse,10,,,9,9,18",
+        "coarse,3,,,6,0,6",
+        "coarse,total,,,15,9,24",
+    ]
 
 
 CORINE = (2, 4, 3, 2, 3, 3, 1, 4, 3, 4, 5, 2, 3, 2, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from rlearndeep.accuracy.footprints import Footprints, training_footprints
@@ -38,7 +40,7 @@ def test_cells_of_the_own_grid_are_met_exactly():
     assert (footprints.rows.tolist(), footprints.cols.tolist()) == ([[1, 3]], [[3, 5]])
 
 
-def write_model(path, patches: list[str], dataset) -> None:
+def write_model(path, patches: list[str], dataset, **training) -> None:
     manifest = dataset.manifest
     card = ModelCard(
         backend="torch",
@@ -50,7 +52,7 @@ def write_model(path, patches: list[str], dataset) -> None:
         classes=manifest.classes,
         patch=manifest.reference.shape,
         resolution=manifest.reference.resolution,
-        training={"patches": patches},
+        training={"patches": patches, **training},
     )
     path.mkdir()
     (path / card.weights).touch()
@@ -70,6 +72,31 @@ def test_training_patches_of_a_model_are_its_footprints(tmp_path):
         expected[row : row + 4, col : col + 4] = True
     assert np.array_equal(mask, expected)
     assert 0 < mask.sum() < 20 * 16
+
+
+def test_patches_that_were_sampled_anew_are_refused(tmp_path):
+    dataset = make_patches(tmp_path / "patches", size=4, count=10)
+    report = dataset.manifest.report
+    write_model(tmp_path / "model", ["patches"], dataset, sampling=[{**report, "seconds": 0.5}])
+    training_footprints([tmp_path / "model"], REGION)
+    write_model(tmp_path / "older", ["patches"], dataset, sampling=[{**report, "patches": 11}])
+    with pytest.raises(DeepLearningError, match=r"sampled anew since .*older"):
+        training_footprints([tmp_path / "older"], REGION)
+
+
+def test_patches_of_another_coordinate_system_are_refused(tmp_path):
+    dataset = make_patches(tmp_path / "patches", size=4, count=10)
+    write_model(tmp_path / "model", ["patches"], dataset)
+    file = tmp_path / "patches" / "dataset.json"
+    values = json.loads(file.read_text())
+    values["projection"] = {"name": "WGS 84 / UTM zone 32N", "epsg": 32632, "wkt": None}
+    file.write_text(json.dumps(values))
+    here = {"name": "UTM zone 32N", "epsg": 32632, "wkt": None}
+    for project in (here, {**here, "epsg": None}, {}):
+        training_footprints([tmp_path / "model"], REGION, project)
+    for project in ({"name": "ETRS89 / LAEA Europe", "epsg": 3035}, {"name": "XY", "epsg": None}):
+        with pytest.raises(DeepLearningError, match=f"the project {project['name']}"):
+            training_footprints([tmp_path / "model"], REGION, project)
 
 
 def test_patches_that_are_gone_are_named(tmp_path):

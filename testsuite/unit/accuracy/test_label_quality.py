@@ -39,20 +39,28 @@ def test_an_area_of_two_classes_is_doubted_by_the_label_of_each_cell():
 
 
 def test_areas_without_a_row_and_labels_changed_since_are_counted():
-    same = judgement(scored(), {3: "Forest", 7: 5, 9: None, 11: "forest"}, [2, 0])
+    same = judgement(scored(), {3: "Forest", 7: 5, 9: None, 11: "forest"}, [2, 0], TABLE)
     assert (same["folds"], same["not_judged"], same["left_out_near_judged"]) == (2, 1, 2)
     assert len(same["remarks"]) == 1 and same["remarks"][0].startswith("1 labelled areas could not")
-    changed = judgement(scored(), {3: "water", 7: 5}, [0])
+    changed = judgement(scored(), {3: "water", 7: 5}, [0], TABLE)
     assert changed["remarks"][0].startswith("1 areas have another label")
+    removed = judgement(scored(), {7: 5}, [0], TABLE)
+    assert removed["remarks"][0].startswith("1 areas have another label")
+
+
+def test_labels_of_another_level_are_not_told_as_changed():
+    fine = judgement(scored(), {3: "oak", 7: "lake"}, [0], TABLE)
+    (remark,) = fine["remarks"]
+    assert remark.startswith("2 areas have labels that are no class of the model")
 
 
 def test_the_table_names_both_classes_and_stops_after_the_worst():
-    text = doubt_text({"vector": "plots", **judgement(scored(), {3: 1, 7: 5}, [0, 0])})
+    text = doubt_text({"vector": "plots", **judgement(scored(), {3: 1, 7: 5}, [0, 0], TABLE)})
     assert text.splitlines()[-2].split() == ["7", "5", "water", "0.8000", "1", "forest", "1"]
     assert text.splitlines()[-1].split() == ["3", "1", "forest", "0.3000", "-", "3"]
     scores = LabelScores(range(1, 31), 2)
     scores.add(np.arange(1, 31), np.zeros(30, int), np.tile([0.5, 0.5], (30, 1)))
-    long = doubt_text({"vector": "plots", **judgement(scores.result(TABLE), {}, [0])})
+    long = doubt_text({"vector": "plots", **judgement(scores.result(TABLE), {}, [0], TABLE)})
     assert long.endswith("and 10 more with less doubt")
 
 
@@ -86,7 +94,7 @@ def test_where_most_errors_are_equal_the_others_are_doubted_nevertheless():
 def test_values_that_changed_since_are_counted_and_printed_as_numbers():
     rows = measured([-1.0, 1.0, 9.0])
     labels = {1: 100, 2: 100.0000001, 3: 90.0, 4: 100.0, 5: None}
-    found = judgement(rows, labels, [0, 0])
+    found = judgement(rows, labels, [0, 0], ClassTable(()))
     assert found["not_judged"] == 1 and found["remarks"][0].startswith("1 areas have another label")
     text = doubt_text({"vector": "plots", **found}).splitlines()
     assert text[-4].split() == ["area", "label", "doubt", "suggested", "cells"]

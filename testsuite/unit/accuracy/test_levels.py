@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
+from rlearndeep.accuracy.levels import (
+    LevelTable,
+    ambiguous_labels,
+    common_levels,
+    label_conflicts,
+    own_level,
+    vector_classes,
+)
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.classes import ClassTable, MapClass
 
@@ -49,6 +56,13 @@ def test_texts_are_the_maps_labels_or_new_classes():
     classes, codes, unknown = vector_classes(labels, [table((3, "forest"), (4, "water"))])
     assert classes.categories[codes].tolist() == [3, 5, 4, 3]
     assert unknown == ["moor"]
+
+
+def test_texts_that_several_categories_have_as_label_are_named():
+    maps = [table((1, "water"), (2, "forest"), (3, "Water")), table((12, "forest"), (13, "moor"))]
+    labels = np.array(["WATER", "forest", "moor"], dtype=object)
+    assert ambiguous_labels(labels, maps) == ["'water' is that of [1, 3]", "'forest' is that of [2, 12]"]
+    assert ambiguous_labels(labels, maps[1:]) == ambiguous_labels(np.array([1, 3]), maps) == []
 
 
 def test_levels_of_integer_and_text_columns(corine):
@@ -100,6 +114,36 @@ def test_texts_that_are_numbers_are_compared_as_such_at_every_level(tmp_path):
     assert [fine.classes.labels[index] for index in fine.maps[0][:3]] == ["2", "3", "5"]
     assert [main.classes.labels[index] for index in main.reference[codes]] == ["forest", "forest", "field", "water"]
     assert [main.classes.labels[index] for index in main.maps[0][:3]] == ["forest", "forest", "field"]
+
+
+def test_labels_that_are_numbers_do_not_exchange_the_classes(tmp_path):
+    file = tmp_path / "levels.csv"
+    file.write_text("fine,broad\n1,10\n2,10\n3,20\n")
+    classes = table((1, "3"), (2, "1"), (3, "2"))
+    level = common_levels(LevelTable.read(file), [classes], classes)[0]
+    assert level.classes.categories[level.maps[0][:-1]].tolist() == [3, 1, 2]
+    assert level.classes.categories[level.reference[:-1]].tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("categories", [(1, 2), (2, 1)])
+def test_labels_of_a_coarser_level_count_where_small_categories_mean_other_classes(tmp_path, categories):
+    file = tmp_path / "levels.csv"
+    file.write_text("fine,broad\n1,forest\n2,forest\n3,water\n4,water\n")
+    mapped = table((categories[0], "Forest"), (categories[1], "water"))
+    levels = common_levels(LevelTable.read(file), [mapped], table((1, ""), (2, ""), (3, ""), (4, "")))
+    assert [level.name for level in levels] == ["broad"]
+    truth = [levels[0].classes.labels[index] for index in levels[0].reference[:-1]]
+    assert truth == ["Forest", "Forest", "water", "water"]
+    assert [levels[0].classes.labels[index].casefold() for index in levels[0].maps[0][:-1]] == (
+        ["forest", "water"] if categories == (1, 2) else ["water", "forest"]
+    )
+
+
+def test_categories_count_where_the_labels_say_the_same(tmp_path):
+    file = tmp_path / "levels.csv"
+    file.write_text("code,name,broad\n1,oak,forest\n2,fir,forest\n3,lake,water\n")
+    levels = common_levels(LevelTable.read(file), [table((1, "Oak"), (3, "lake"))], table((1, ""), (2, ""), (3, "")))
+    assert [level.name for level in levels] == ["code", "name", "broad"]
 
 
 def test_class_that_stands_in_no_column_is_named(corine):

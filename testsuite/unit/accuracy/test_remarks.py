@@ -9,8 +9,9 @@ def result_of(**entry) -> dict:
     return {"kind": "classes", "unit": "cells", "maps": [{"map": "m", "units": 10, **entry}]}
 
 
-def area(unsampled: float, error: float | None) -> dict:
-    return {"total": 75.0, "unsampled": unsampled, "overall_accuracy": {"value": 0.9, "standard_error": error}}
+def area(unsampled: float, error: float | None, without: int = 0) -> dict:
+    accuracy = {"value": 0.9, "standard_error": error}
+    return {"total": 75.0, "unsampled": unsampled, "without_stratum": without, "overall_accuracy": accuracy}
 
 
 def test_a_plain_result_is_not_remarked():
@@ -23,6 +24,11 @@ def test_strata_without_a_unit_and_errors_that_cannot_be_known():
     unsampled, unknown = remarks(result_of(area=area(25.0, None)))
     assert unsampled.startswith("25.0 % of the area of <m>")
     assert "fewer than 2 reference units" in unknown
+
+
+def test_units_that_the_estimates_leave_out_are_told():
+    (sentence,) = remarks(result_of(area=area(0.0, 0.1, 3)))
+    assert sentence.startswith("3 of 10 cells that <m> is compared with lie in no stratum")
 
 
 def test_training_ground_is_told_with_both_figures():

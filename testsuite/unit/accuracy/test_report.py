@@ -83,6 +83,24 @@ def test_a_value_report_shows_the_map_over_the_reference():
     assert axes.images[0].origin == "lower" and (axes.get_xlabel(), axes.get_ylabel()) == ("reference", "map")
 
 
+def test_labels_are_drawn_as_they_are_and_no_longer_than_there_is_room(recwarn):
+    names = ("cost in $ and $^", "森林", "long " * 40)
+    table = ClassTable(tuple(MapClass(number, name) for number, name in enumerate(names)))
+    entry = {"map": "m", "units": 3, "null": 0, **scores(np.eye(3, dtype=int), table)}
+    assert read(report.html_report({**result_of(), "maps": [entry]}, [], "x")).addresses
+    drawn = [text.get_text() for text in report._matrix_figure(entry).axes[0].get_yticklabels()]
+    assert drawn == ["0 cost in $ and $^", "1 森林", "2 long long long long long lo…"]
+    assert not recwarn
+
+
+def test_pictures_of_many_classes_stay_small():
+    table = ClassTable(tuple(MapClass(number, "") for number in range(300)))
+    entry = scores(np.eye(300, dtype=int), table)
+    for figure in (report._matrix_figure(entry), report._class_figure(entry)):
+        assert max(figure.get_size_inches()) <= 36
+        assert len(figure.axes[0].get_yticks()) < 20
+
+
 @pytest.mark.parametrize("classes", [1, 60])
 def test_any_number_of_classes_can_be_drawn(classes):
     table = ClassTable(tuple(MapClass(number, "") for number in range(classes)))

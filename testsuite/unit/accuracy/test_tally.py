@@ -86,4 +86,14 @@ def test_areas_of_unequal_cells_are_summed():
     layout = Layout((Coding.of([1, 2]),), Coding.of([1]))
     areas = AreaTally(layout, None)
     areas.add(Units([np.array([0, 1, 1, 2])], np.zeros(4, np.uint32), areas=np.array([1.0, 2.0, 3.0, 4.0])))
-    assert areas.areas(areas.maps[0]).tolist() == [1.0, 5.0, 4.0]
+    assert areas.of_map(0)[1].tolist() == [1.0, 5.0, 0.0]
+
+
+@pytest.mark.parametrize("cell_area", [None, 1.0])
+def test_areas_of_strata_are_those_where_the_map_is_known(cell_area):
+    layout = Layout((Coding.of([1, 2]),), Coding.of([1]), strata=Coding.of([7, 9]))
+    areas = AreaTally(layout, cell_area)
+    codes, strata = np.array([0, 1, 1, 2, 0]), np.array([0, 1, 1, 1, 2], np.uint32)
+    areas.add(Units([codes], np.zeros(5, np.uint32), strata=strata, areas=None if cell_area else np.ones(5)))
+    by_stratum, by_class = areas.of_map(0)
+    assert (by_stratum.tolist(), by_class.tolist()) == ([1.0, 2.0], [1.0, 2.0, 0.0])

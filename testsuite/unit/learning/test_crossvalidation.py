@@ -284,7 +284,7 @@ def test_values_are_divided_evenly_and_learnt_in_the_statistics_of_each_fold(tmp
 def test_settings_are_the_models_for_as_many_epochs_as_its_training_ran(tmp_path):
     card = card_of(patch_areas(tmp_path).dataset)
     card = replace(card, scores={"epochs": 7, "best_epoch": 2})
-    card.training["settings"]["augment"] = ["flip"]
+    card.training["settings"] |= {"augment": ["flip"], "tensorboard": str(tmp_path / "curves")}
     settings = crossvalidation.model_settings(card, "cpu")
     assert settings == replace(SETTINGS, epochs=7, device="cpu", augment=("flip",))
 

@@ -19,6 +19,7 @@ from rlearndeep.learning.pretrained import prepare_alone
 from rlearndeep.learning.resuming import finished, record_of
 from rlearndeep.model import read_card
 from rlearndeep.patches import PatchDataset
+from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.inputs import Inputs
 from synthetic_patches import CATEGORIES, make_patches, make_sources
 
@@ -402,6 +403,13 @@ def test_actual_against_predicted_is_of_many_patches_and_passes_over_those_witho
     np.save(valid, known)
     plan = training.prepare([PatchDataset.open(tmp_path / "patches")], Settings(), backend)
     assert len(report._scattered(plan.parts["test"], card, Brightness([]))[0]) > 2000
+
+
+def test_labels_are_drawn_as_they_are_in_the_report() -> None:
+    card = types.SimpleNamespace(classes=ClassTable((MapClass(1, "$^$"), MapClass(2, "long " * 40))))
+    labels = report._labels(card)
+    assert labels == ["$^$", "long long long long long long…"]
+    assert report._image(report._matrix_figure(np.eye(2, dtype=int), labels), "matrix")
 
 
 def test_a_part_without_any_value_is_no_reason_to_lose_the_run(tmp_path: Path) -> None:

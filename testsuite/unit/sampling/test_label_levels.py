@@ -68,6 +68,13 @@ def test_raised_figures_are_texts():
     assert [(entry.category, entry.label) for entry in raised.classes] == [(1, "5"), (2, "²")]
 
 
+def test_labels_count_where_numbered_texts_are_categories_of_other_classes():
+    numbers = LevelTable("t", ("fine", "main"), (("1", "forest"), ("2", "forest"), ("3", "water")))
+    raised = raise_classes(numbers, table((1, "forest"), (2, "Water")), "main")
+    assert raised.category == {1: 1, 2: 2}
+    assert [entry.label for entry in raised.classes] == ["forest", "Water"]
+
+
 def test_a_finer_level_than_the_labels_have_is_refused():
     with pytest.raises(DeepLearningError, match="coarser than 'fine'"):
         raise_classes(LEVELS, table((31, ""), (51, "")), "fine")
