@@ -185,6 +185,16 @@ def test_capitals_do_not_matter_where_areas_overlap(small):
     assert entry["units"] == 12
 
 
+def test_a_point_of_several_features_counts_once_and_not_where_they_disagree(small):
+    points = "P 1 2\n 0.5 2.5\n 1 1\n 1 2\nP 1 2\n 5.5 2.5\n 1 3\n 1 1\nP 1 1\n 4.5 2.5\n 1 3\n"
+    small.ok("v.in.ascii", "-n", "input=-", "output=shared", "format=standard", stdin=points)
+    small.ok("v.db.addtable", "map=shared", "columns=kind varchar(9)")
+    for number, name in ((1, "Forest"), (2, "forest"), (3, "water")):
+        small.ok("v.db.update", "map=shared", "column=kind", f"value={name}", f"where=cat = {number}")
+    entry = small.json(TOOL, "input=good", "vector=shared", "column=kind")["maps"][0]
+    assert {item["label"]: item["support"] for item in entry["classes"] if item["support"]} == {"forest": 1, "water": 1}
+
+
 def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path):
     small.ok("g.copy", "raster=good,doubled")
     small.ok("r.category", "map=doubled", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:Water\n4:forest\n")

@@ -250,11 +250,20 @@ def rasterize_reference(reference: ReferenceVector) -> ReferenceAreas:
 def reference_points(
     reference: ReferenceVector, region: Region
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """East, north and position of the feature of each labelled point; see ``vectors.read_points``."""
-    east, north, feature, _ = read_points(reference.vector, region)
-    position = np.clip(np.searchsorted(reference.features, feature), 0, len(reference.features) - 1)
-    known = reference.features[position] == feature
-    return east[known], north[known], position[known]
+    """East, north and position of the feature of each labelled point; see ``vectors.read_points``.
+
+    A point of several features counts once where their labels agree, and not at all where they do not, as areas do.
+    """
+    points = read_points(reference.vector, region)
+    position = np.clip(np.searchsorted(reference.features, points.feature), 0, len(reference.features) - 1)
+    known = reference.features[position] == points.feature
+    points, position = points.take(known), position[known]
+    texts = [str(label).casefold() for label in reference.labels.tolist()]
+    label = np.unique(np.array(texts, dtype=object), return_inverse=True)[1][position]
+    first = np.unique(points.point, return_index=True)[1]
+    agree = np.minimum.reduceat(label, first) == np.maximum.reduceat(label, first) if len(first) else first
+    chosen = first[agree]
+    return points.east[chosen], points.north[chosen], position[chosen]
 
 
 def open_footprints(name: str) -> tuple[str, NDArray[np.float64]]:
