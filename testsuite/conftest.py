@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; threads of o
 VISIBLE_DEVICES = os.environ.get("CUDA_VISIBLE_DEVICES")
 if "RLEARNDEEP_TEST_DEVICE" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 sys.path.insert(0, str(ROOT / "lib"))
 sys.path.insert(0, str(ROOT / "testsuite"))  # synthetic_patches

@@ -210,7 +210,7 @@ def test_a_manifest_of_before_there_were_series_is_read(tmp_path):
     assert PatchDataset.open(tmp_path / "p").manifest == manifest()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 80), st.data())
 def test_removed_patches_are_gone_and_all_others_stay(tmp_path, count, data):
     gone = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1)))), dtype=np.int64)

@@ -173,7 +173,7 @@ def test_the_crop_of_a_padded_box_is_looked_at_around_the_middle_of_the_box():
     assert (batch.images[0, :, 3:] == 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.data(), grids, grids, st.tuples(st.integers(-40, 40), st.integers(-40, 40)), st.booleans(), st.integers(0, 99)
 )

@@ -58,7 +58,7 @@ def test_stacked_bands_are_those_of_training_cell_by_cell(method, res, shift):
     assert known.any() and not known.all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from(METHODS), st.sampled_from([0.5, 1.0, 2.5]), st.floats(-2, 2), st.integers(1, 400))
 def test_a_window_of_a_stack_is_that_part_of_the_whole_in_bounded_pieces(data, method, res, shift, held):
     own = grid(res, shift, shift)

@@ -20,7 +20,7 @@ CLASSES = ClassTable((MapClass(3, "grass|land"), MapClass(8, ""), MapClass(-2, "
 SUBJECT = Subject("class", CLASSES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 999), st.sampled_from(("mean", "majority")), st.integers(1, 40), st.sampled_from((1, 10**8, 2**30))
 )

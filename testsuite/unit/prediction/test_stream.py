@@ -83,7 +83,7 @@ def at_once(job: Job, reach: int) -> NDArray:
     return job.members[0].predictor.predict(prepared[None])[0][:, rows, cols]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), shapes, shapes, corners, corners, st.integers(0, 2), st.sampled_from((1, 2, 4)), st.integers(0, 99))
 def test_the_stream_equals_computations_without_a_stream(
     data, shape, scene_shape, corner, scene_offset, reach, stride, seed
@@ -112,7 +112,7 @@ def test_the_stream_equals_computations_without_a_stream(
         assert cols >= plan.least[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), shapes, corners, st.sampled_from(BLENDS), st.integers(1, 12), st.integers(1, 4))
 def test_a_constant_network_gives_that_constant_in_every_cell(data, shape, corner, blend, size, chunk):
     overlap = 0 if blend == "none" else data.draw(st.integers(0, size // 2))
@@ -130,7 +130,7 @@ def test_a_constant_network_gives_that_constant_in_every_cell(data, shape, corne
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), corners, st.integers(0, 2), st.integers(0, 99))
 def test_a_part_predicted_alone_equals_that_part_of_the_whole(data, corner, reach, seed):
     plan = data.draw(tile_plans(reach, 2))
@@ -150,7 +150,7 @@ def test_a_part_predicted_alone_equals_that_part_of_the_whole(data, corner, reac
     np.testing.assert_array_equal(alone.argmax(axis=0)[alone_valid], whole[:, rows, cols].argmax(axis=0)[alone_valid])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), shapes, corners, st.integers(1, 7), st.integers(1, 5), st.integers(1, 6), st.integers(0, 99))
 def test_patch_classifiers_answer_for_the_block_in_the_middle_of_the_patch(
     data, shape, corner, rows, cols, stride, seed
@@ -229,7 +229,7 @@ def test_models_with_other_classes_or_another_unit_are_not_averaged():
     check_members([make_card(), make_card(patch=(8, 8))], ["a", "b"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), corners, st.integers(0, 2), st.integers(0, 99), st.booleans())
 def test_a_stream_that_begins_below_gives_the_same_rows(data, corner, reach, seed, patches):
     region = region_at(*corner, 50, 20)
@@ -269,7 +269,7 @@ def test_each_model_gets_its_bands_in_its_own_order():
 
 
 @given(st.data(), corners, st.integers(0, 2), st.integers(0, 99), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pieces_computed_each_for_itself_make_the_same_map(data, corner, reach, seed, patches):
     region = region_at(*corner, *data.draw(shapes))
     scene = Scene(random_values(seed, region.shape), region)

@@ -59,7 +59,7 @@ def test_a_place_is_sampled_in_every_acquisition_where_it_can_be(tmp_path):
         assert len(rows) == len(set(rows))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["block", "random", "class", "column"]),
     st.integers(0, 5),

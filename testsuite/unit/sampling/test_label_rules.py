@@ -222,7 +222,7 @@ def test_single_cells_are_the_labelled_ones_only(tmp_path):
     assert plan.dropped.total == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_labels_equal_brute_force_and_no_place_is_lost(tmp_path, data):
     """For any small scene: kept and dropped places are the grid, labels are what a plain loop finds."""

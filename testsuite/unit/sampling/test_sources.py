@@ -49,7 +49,7 @@ def write(scene, table, asked, further, path):
     return plan, PatchDataset.open(path), summary
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([2.5, 4.0, 5.0, 10.0, 20.0, 28.5]),
     st.floats(-30, 30),

@@ -62,7 +62,6 @@ def gap(one: PatchSet, first: int, other: PatchSet, second: int, region: Region)
     return max(down * region.nsres, right * region.ewres)
 
 
-@settings(deadline=None)
 @given(patch_sets(), patch_sets(), st.sampled_from([0.0, 5.0, 10.0, 25.0, 40.0]), st.booleans())
 def test_distances_equal_those_of_all_pairs(patches, others, distance, oblong):
     region = Region(1000.0, 0.0, 500.0, 0.0, 100, 100) if oblong else REGION
@@ -79,7 +78,7 @@ def test_touching_patches_have_distance_zero_and_do_not_overlap():
     assert closest_parts(patches, np.array([1, 1]), REGION) is None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     patch_sets(12, 80),
     st.sampled_from([None, 0.0, 30.0]),
@@ -123,7 +122,6 @@ def test_default_blocks_are_whole_patches():
     assert default_block_sizes(REGION, (100.0, 50.0))[0] == 400.0
 
 
-@settings(deadline=None)
 @given(st.integers(3, 60), st.integers(1, 5), st.integers(0, 100))
 def test_every_class_reaches_as_many_parts_as_it_has_groups(groups, classes, seed):
     """With a group per class at a time nothing stands in the way of any class."""
@@ -139,7 +137,7 @@ def test_every_class_reaches_as_many_parts_as_it_has_groups(groups, classes, see
             assert set(members.tolist()) == {0, 1, 2}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 200), st.booleans())
 def test_a_class_in_three_distant_places_reaches_all_three_parts(seed, with_counts):
     """Rare classes go first, whatever the common ones would like."""

@@ -147,7 +147,7 @@ def test_patches_without_labels_are_everywhere_and_all_for_training(tmp_path):
     assert remarks(plan, Settings(size=(3, 3)), summarize(plan, [scene])) == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_values_equal_brute_force(tmp_path, data):
     """For any small scene with nulls, gaps and ignored cells: the labels are what a plain loop finds."""

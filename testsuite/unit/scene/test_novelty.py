@@ -13,7 +13,7 @@ def cloud(seed: int, count: int, width: int, shift: float = 0.0) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=(count, width)) + shift).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.integers(1, 3000), st.integers(1, 40), st.integers(1, 20))
 def test_nearest_is_the_smallest_distance_to_any_vector(seed, points, vectors, width):
     here, there = cloud(seed, points, width), cloud(seed + 1, vectors, width, 0.5)

@@ -34,7 +34,7 @@ def test_a_centre_on_a_border_takes_the_cell_south_east_of_it() -> None:
     assert found[0, 0].tolist() == [[5, 7], [13, 15]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from([4.0, 5.0, 10.0, 15.0, 37.5]),
     st.floats(-20, 20),
