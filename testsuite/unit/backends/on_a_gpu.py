@@ -179,7 +179,7 @@ def test_a_batch_beyond_the_memory_is_trained_in_parts(tmp_path: Path, little_me
 
 
 def test_the_benchmark_prints_how_fast_the_device_is() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "512", DEVICE, "24"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "512", DEVICE, "96"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "training: loop" in done.stdout and "prediction of 512 x 512 x 5" in done.stdout
