@@ -12,7 +12,7 @@ import pytest
 import torch
 from processor import KERNELS_IN_BFLOAT16
 from rlearndeep.backends import torch as backend
-from rlearndeep.backends.torch import devices, networks
+from rlearndeep.backends.torch import devices, machinery, networks, prediction
 from rlearndeep.backends.torch.activations import ActivatedConvolution
 from rlearndeep.backends.torch.folding import fold_batch_norm
 from rlearndeep.backends.torch.upsampling import DoublingConvolution
@@ -317,6 +317,16 @@ def test_32_bit_are_all_multiplied_on_a_gpu(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     devices.multiply_in(dtype, torch.device(device))
     assert torch.backends.cudnn.allow_tf32 is rounded
+
+
+def test_prediction_and_training_say_in_what_they_multiply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    for room in (prediction, machinery):
+        monkeypatch.setattr(room, "multiply_in", lambda dtype, device: said.append((dtype, device.type)))
+    built, _ = saved(tmp_path)
+    backend.load(tmp_path, card(built), "cpu", "32")
+    machinery.make_fabric(torch.device("cpu"), resolved(Settings(precision="32"), "cell", (8, 8), 10))
+    assert said == [(torch.float32, "cpu")] * 2
 
 
 def test_bf16_changes_scores_little(tmp_path: Path) -> None:
