@@ -508,12 +508,21 @@ def class_layers(settings, region, ground):
     from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
     from rlearndeep.accuracy.tally import Coding, Layout
     from rlearndeep.errors import DeepLearningError
-    from rlearndeep.gis.references import categories_of, class_table, segment_range, strata_categories
+    from rlearndeep.gis.references import (
+        categories_of,
+        class_table,
+        labelled_classes,
+        segment_range,
+        strata_categories,
+    )
 
     levels = LevelTable.read(settings.levels) if settings.levels else None
     found, tables = class_tables(settings, region, ground, exact=levels is not None)
+    # A class that no cell of a map holds has its category there all the same, and may occur in the reference.
+    named = [labelled_classes(name) for name in settings.maps]
     if ground.vector:
-        table, codes, unknown = vector_classes(ground.vector.labels, tables, levels.numbers if levels else ())
+        known = (*tables, *named)
+        table, codes, unknown = vector_classes(ground.vector.labels, known, levels.numbers if levels else ())
         reference = Coding(ground.vector.features, codes, len(table))
         if ground.areas:
             reference = Coding(ground.areas.values, codes[ground.areas.positions], len(table))
@@ -530,7 +539,7 @@ def class_layers(settings, region, ground):
         categories = categories_of(ground.name, region, exact=levels is not None)
         table, reference = class_table(ground.name, categories), Coding.of(categories)
     if levels is None or levels.numbers:
-        for conflict in label_conflicts(tables, table):
+        for conflict in label_conflicts((*tables, *named), table):
             gs.warning(conflict)
     layout = Layout(
         codings_of(found),
@@ -540,7 +549,7 @@ def class_layers(settings, region, ground):
         bool(settings.models or settings.footprints),
     )
     if levels is None:
-        return layout, (own_level(tables, table),)
+        return layout, (own_level(tables, table, named),)
     return layout, common_levels(levels, tables, table, settings.level)
 
 

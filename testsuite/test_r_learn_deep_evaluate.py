@@ -212,6 +212,20 @@ def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path
     assert entry["confusion_matrix"] == [[6, 0, 0], [3, 3, 0], [0, 0, 4]]
 
 
+def test_a_class_that_no_cell_of_the_map_holds_keeps_its_category_and_label(small):
+    raster(small, "poor", "if(good == 3, 2, good)")
+    small.ok("r.category", "map=poor", "separator=:", "rules=-", stdin="1:water\n2:forest\n300:moor\n")
+    small.ok("r.colors", "map=poor", "rules=-", stdin="1 blue\n2 green\n300 10:20:30\n")
+    run = small.run(TOOL, "input=poor", "vector=plots", "column=name", "format=json")
+    assert "no map has" not in run.stderr
+    moor = json.loads(run.stdout)["maps"][0]["classes"][-1]
+    assert (moor["category"], moor["label"], moor["recall"]) == (300, "moor", 0)
+    raster(small, "unnamed", "if(good == 3, 300, good)")
+    small.ok("r.category", "map=unnamed", "separator=:", "rules=-", stdin="1:\n")
+    moor = small.json(TOOL, "input=poor", "reference=unnamed")["maps"][0]["classes"][-1]
+    assert (moor["category"], moor["label"], moor["recall"]) == (300, "moor", 0)
+
+
 def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small):
     by_number = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
     by_height = small.json(TOOL, "input=good", "vector=plots", "column=height")["maps"][0]

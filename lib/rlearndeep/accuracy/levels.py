@@ -43,13 +43,16 @@ class Level:
         )
 
 
-def own_level(maps: Sequence[ClassTable], reference: ClassTable) -> Level:
+def own_level(maps: Sequence[ClassTable], reference: ClassTable, named: Sequence[ClassTable] = ()) -> Level:
     """The classes of all maps and of the reference together.
 
-    A category has the label and the colour of the first map that gives it one, else the reference's.
+    A category has the label and the colour of the first map that gives it one, else of the first of ``named`` (classes
+    that maps have names for, but perhaps no cells), else the reference's.
     """
     merged: dict[int, MapClass] = {}
-    for entry in (entry for table in (*maps, reference) for entry in table):
+    held = {entry.category for table in (*maps, reference) for entry in table}
+    entries = (entry for table in (*maps, *named, reference) for entry in table if entry.category in held)
+    for entry in entries:
         known = merged.get(entry.category, entry)
         merged[entry.category] = MapClass(entry.category, known.label or entry.label, known.color or entry.color)
     classes = ClassTable(tuple(merged.values()))

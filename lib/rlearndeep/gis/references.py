@@ -86,18 +86,37 @@ def _check_integer(name: str, what: str) -> RasterInfo:
 def class_table(name: str, categories: NDArray[np.int64]) -> ClassTable:
     """Labels and colours of categories of an integer raster."""
     _, libraster, _ = libraries()
-    plain, where = raster_info(name).name.split("@")
-    labels, colors = _structure(libraster.Rast_read_cats), _structure(libraster.Rast_read_colors)
-    has_labels = libraster.Rast_read_cats(plain, where, ctypes.byref(labels)) >= 0
-    has_colors = libraster.Rast_read_colors(plain, where, ctypes.byref(colors)) > 0
+    labels, colors = _labels(name), _structure(libraster.Rast_read_colors)
+    has_colors = libraster.Rast_read_colors(*raster_info(name).name.split("@"), ctypes.byref(colors)) > 0
     entries = []
     for category in categories.tolist():
-        text = (
-            libraster.Rast_get_c_cat(ctypes.byref(ctypes.c_int(category)), ctypes.byref(labels)) if has_labels else ""
-        )
+        text = libraster.Rast_get_c_cat(ctypes.byref(ctypes.c_int(category)), ctypes.byref(labels)) if labels else ""
         label = text.decode(errors="replace") if isinstance(text, bytes) else str(text or "")
         entries.append(MapClass(category, label.strip(), _color(colors, category) if has_colors else None))
     return ClassTable(tuple(entries))
+
+
+def labelled_classes(name: str) -> ClassTable:
+    """The single categories that an integer raster has labels for, whether or not a cell holds them."""
+    _, libraster, _ = libraries()
+    labels = _labels(name)
+    if labels is None:
+        return ClassTable(())
+    low, high = ctypes.c_int(), ctypes.c_int()
+    categories = set()
+    for index in range(libraster.Rast_number_of_cats(ctypes.byref(labels))):
+        libraster.Rast_get_ith_c_cat(ctypes.byref(labels), index, ctypes.byref(low), ctypes.byref(high))
+        if low.value == high.value != CELL_NULL:
+            categories.add(low.value)
+    return class_table(name, np.array(sorted(categories), dtype=np.int64))
+
+
+def _labels(name: str) -> ctypes.Structure | None:
+    """Labels of a raster's categories as the library keeps them; None where it has none."""
+    _, libraster, _ = libraries()
+    labels = _structure(libraster.Rast_read_cats)
+    known = libraster.Rast_read_cats(*raster_info(name).name.split("@"), ctypes.byref(labels)) >= 0
+    return labels if known else None
 
 
 def _structure(function) -> ctypes.Structure:
