@@ -245,7 +245,7 @@ def judge_labels(options):
     from rlearndeep.accuracy.label_quality import doubt_text, doubts_of, judgement
     from rlearndeep.backends import get_backend
     from rlearndeep.gis.label_areas import areas_of_labels, check_columns, write_columns
-    from rlearndeep.gis.session import show_progress
+    from rlearndeep.gis.session import say, show_progress
     from rlearndeep.gis.vectors import open_features
     from rlearndeep.learning import crossvalidation
     from rlearndeep.scene.numbers import read_number
@@ -280,7 +280,7 @@ def judge_labels(options):
         {row["area"]: (row["doubt"], label_of(row["suggested"]), row["cells"]) for row in result["areas"]},
     )
     if options["format"] == "plain":
-        print(doubt_text(result))
+        say(doubt_text(result))
     return result
 
 
@@ -314,7 +314,7 @@ def model_and_patches(options):
 def assess_maps(options):
     """Compare the maps with the reference."""
     from rlearndeep.accuracy.remarks import remarks
-    from rlearndeep.gis.session import current_region
+    from rlearndeep.gis.session import current_region, say
 
     settings = Settings.read(options)
     region = current_region()
@@ -329,7 +329,7 @@ def assess_maps(options):
         from rlearndeep.accuracy.text import plain_text
 
         sys.stdout.reconfigure(errors="replace")
-        print(plain_text(result))
+        say(plain_text(result))
     return result
 
 

@@ -494,7 +494,7 @@ def job(options: dict, flags: dict) -> dict | None:
     """Predict; returns the object that format=json prints."""
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import write_fast
-    from rlearndeep.gis.session import current_region
+    from rlearndeep.gis.session import current_region, say
     from rlearndeep.prediction.segments import check_table_place
 
     write_fast()
@@ -517,7 +517,7 @@ def job(options: dict, flags: dict) -> dict | None:
     warn_of_grid(work)
     report = predict(options, work, products)
     if options["format"] == "plain":
-        print_report(report)
+        say(report_text(report))
     return report
 
 
@@ -921,8 +921,8 @@ def report_of(work: Work, tally, seconds: float, networks: dict) -> dict:
     return report
 
 
-def print_report(report: dict) -> None:
-    """The report as text."""
+def report_text(report: dict) -> str:
+    """The report as lines."""
     line = _("Device: {}, precision {}, batches of {}").format(
         report["device"], report["precision"], report["batch_size"]
     )
@@ -930,19 +930,23 @@ def print_report(report: dict) -> None:
         line += _(" ({:.2%} of the answers of validation differ from those in 32 bit)").format(
             report["precision_changes"]
         )
-    print(line)
-    print(_("Cells: {}, null: {}").format(report["cells"], report["null_cells"]))
-    print(_("Time: {:.1f} s, {:,} cells per second").format(report["seconds"], report["cells_per_second"]))
+    lines = [
+        line,
+        _("Cells: {}, null: {}").format(report["cells"], report["null_cells"]),
+        _("Time: {:.1f} s, {:,} cells per second").format(report["seconds"], report["cells_per_second"]),
+    ]
     if "values" in report:
         values = report["values"]
         keys = ("minimum", "maximum", "mean", "stddev")
-        print("name|units|" + "|".join(keys))
         numbers = ["" if values[key] is None else f"{values[key]:.7g}" for key in keys]
-        print("|".join([values["name"], values["units"], *numbers]))
-        return
-    print("category|label|cells|area")
-    for entry in report["classes"]:
-        print(f"{entry['category']}|{entry['label']}|{entry['cells']}|{entry['area']:.10g}")
+        return "\n".join(
+            [*lines, "|".join(["name", "units", *keys]), "|".join([values["name"], values["units"], *numbers])]
+        )
+    lines.append("category|label|cells|area")
+    lines += [
+        f"{entry['category']}|{entry['label']}|{entry['cells']}|{entry['area']:.10g}" for entry in report["classes"]
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -470,7 +470,7 @@ def find_library() -> None:
 def job(options: dict, flags: dict) -> dict | None:
     """Train, print the scores, and export."""
     from rlearndeep.backends import get_backend, is_helper
-    from rlearndeep.gis.session import command_line
+    from rlearndeep.gis.session import command_line, say
     from rlearndeep.learning.exporting import export
     from rlearndeep.learning.options import from_options
     from rlearndeep.learning.pretrained import alone_text, prepare_alone, pretrain_alone
@@ -505,7 +505,7 @@ def job(options: dict, flags: dict) -> dict | None:
     if scores is None:  # a process that helped the first one
         return None
     # Before the export, which may fail.
-    print(json.dumps(scores, indent=1, ensure_ascii=False) if options["format"] == "json" else text(scores), flush=True)
+    say(json.dumps(scores, indent=1, ensure_ascii=False) if options["format"] == "json" else text(scores))
     gs.message(_("Model written to '{}'.").format(target))
     if onnx:
         export(target, backend, onnx, command=command_line(), warn=gs.warning)

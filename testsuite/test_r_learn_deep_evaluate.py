@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,18 @@ def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small)
     by_number = small.json(TOOL, "input=good", "vector=plots", "column=number")["maps"][0]
     by_height = small.json(TOOL, "input=good", "vector=plots", "column=height")["maps"][0]
     assert by_height == by_number
+
+
+def test_a_pipe_that_takes_no_more_does_not_end_in_a_traceback(small):
+    read, write = os.pipe()
+    os.close(read)
+    for form in ("plain", "json"):
+        command = [TOOL, "input=good", "vector=plots", "column=number", f"format={form}"]
+        done = subprocess.run(command, env=small.env, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+        assert "BrokenPipe" not in done.stderr
+    os.close(write)
 
 
 def test_footprints_that_are_closed_lines_are_filled(small):

@@ -750,6 +750,8 @@ BAD_INPUT = [
     (("group=g", "input=areas", "label=density", "size=4"), "label=density needs points"),
     (("group=g", "input=areas", "column=kind", "label=density"), "no use for a column"),
     (("group=g,g", "raster=classes"), "named once; <g>"),
+    (("group=g,g@PERMANENT", "raster=classes"), "named once; <g>"),
+    (("group=g", "raster=classes", "auxiliary=g,g@PERMANENT"), "named once; <g>"),
     (("group=g,other", "raster=classes"), "must have the same bands; <g> has 2"),
     (("group=g", "raster=classes", "ignore=east,north"), "got 2 for 1 groups"),
     (("group=g", "raster=classes", "size=4", "split=acquisition"), "at least two acquisitions"),

@@ -725,7 +725,7 @@ def job(options: dict, flags: dict) -> dict:
     from rlearndeep.backends.machine import keep_memory
     from rlearndeep.gis.footprints import check_output
     from rlearndeep.gis.groups import open_groups
-    from rlearndeep.gis.session import current_region
+    from rlearndeep.gis.session import current_region, say
     from rlearndeep.patches import check_new_directory
     from rlearndeep.sampling.agreement import AgreedPlane
     from rlearndeep.sampling.report import plain_text
@@ -751,7 +751,7 @@ def job(options: dict, flags: dict) -> dict:
             extra["agreement"] = plane.share(region)
         summary = sample(files, plane, labels, settings, options, flags, extra, started)
     if options["format"] == "plain":
-        print(plain_text(summary))
+        say(plain_text(summary))
     return summary
 
 

@@ -60,13 +60,24 @@ def open_groups(names: Sequence[str]) -> list[Group]:
     """Groups with the same bands, each in the order of the first: matched by semantic label, else by name.
 
     Raises:
-        DeepLearningError: as :func:`open_group`; a name given twice; groups whose bands differ.
+        DeepLearningError: as :func:`open_distinct_groups`; groups whose bands differ.
     """
-    twice = next((name for name in names if list(names).count(name) > 1), None)
+    groups = open_distinct_groups(names)
+    return [groups[0], *(_in_order_of(groups[0], other) for other in groups[1:])]
+
+
+def open_distinct_groups(names: Sequence[str]) -> list[Group]:
+    """Groups, none of them twice, with and without its mapset.
+
+    Raises:
+        DeepLearningError: as :func:`open_group`; a group given twice.
+    """
+    groups = [open_group(name) for name in names]
+    full = [gs.find_file(name, element="group")["fullname"] for name in names]
+    twice = next((given for given, name in zip(names, full, strict=True) if full.count(name) > 1), None)
     if twice is not None:
         raise DeepLearningError(f"Every group is named once; <{twice}> stands there twice. Leave one out.")
-    groups = [open_group(name) for name in names]
-    return [groups[0], *(_in_order_of(groups[0], other) for other in groups[1:])]
+    return groups
 
 
 def _in_order_of(first: Group, other: Group) -> Group:

@@ -85,7 +85,15 @@ def run(
         sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
         sys.exit(130)
     if result is not None and options.get("format") == "json":
-        print(json.dumps(result, indent=1, ensure_ascii=False))
+        say(json.dumps(result, indent=1, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Print a result; what a pipe no longer takes (``| head``) is dropped, and the tool goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

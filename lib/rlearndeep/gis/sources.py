@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.groups import Group, grid_remarks, open_group, open_groups
+from rlearndeep.gis.groups import Group, grid_remarks, open_distinct_groups, open_groups
 from rlearndeep.gis.rasters import RasterStack
 from rlearndeep.patches import Source
 from rlearndeep.scene.geometry import Region, Window
@@ -93,10 +93,11 @@ def open_auxiliary(names: Sequence[str], readers: int) -> list[GroupSource]:
     """Auxiliary groups as sources ``auxiliary1``, ``auxiliary2``, ..., their size of patches still to be set.
 
     Raises:
-        DeepLearningError: as :func:`open_group`.
+        DeepLearningError: as :func:`open_distinct_groups`.
     """
     return [
-        _source(f"auxiliary{number}", [open_group(name)], (), readers) for number, name in enumerate(names, start=1)
+        _source(f"auxiliary{number}", [group], (), readers)
+        for number, group in enumerate(open_distinct_groups(names), start=1)
     ]
 
 
