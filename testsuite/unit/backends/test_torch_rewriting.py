@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from processor import KERNELS_IN_BFLOAT16
-from rlearndeep.backends.torch import activations, networks
+from rlearndeep.backends.torch import activations, networks, perceptron
 from rlearndeep.backends.torch.activations import ActivatedConvolution
+from rlearndeep.backends.torch.features import captured, head_name
 from rlearndeep.backends.torch.folding import fold_batch_norm
+from rlearndeep.backends.torch.perceptron import CachedPerceptron
 from rlearndeep.backends.torch.rewriting import rewrite
 from rlearndeep.backends.torch.upsampling import DoublingConvolution, UpsampledConvolution
 from rlearndeep.model import Network
@@ -241,6 +243,25 @@ def test_features_that_others_take_too_stay_there_for_them() -> None:
 
     torch.manual_seed(1)
     assert doubling(rewritten(Both(0))) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 52), (2, 3, 25, 13), (5, 3, 4, 4), (1, 3, 1, 1), (1, 3, 1, 130)])
+def test_a_perceptron_answers_some_cells_after_the_others(monkeypatch: pytest.MonkeyPatch, shape: tuple) -> None:
+    monkeypatch.setattr(perceptron, "_CELLS_PER_THREAD", 100 // torch.get_num_threads())
+    torch.manual_seed(1)
+    plain = networks.PerCell(3, 4, (16, 8), 0.1).eval().requires_grad_(False)
+    found = rewritten(plain)
+    assert isinstance(found, CachedPerceptron)
+    images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found(images), plain(images), rtol=1e-5, atol=1e-5)
+    name = head_name(plain, TRIAL)
+    assert head_name(found, TRIAL) == name
+    with captured([plain, found], name) as features:
+        plain(images)
+        expected = features[0].clone()
+        answers = found(images)
+    torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answers, plain(images), rtol=1e-5, atol=1e-5)
 
 
 @KERNELS_IN_BFLOAT16

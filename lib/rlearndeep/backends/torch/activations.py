@@ -60,7 +60,7 @@ def _replaced(traced: fx.GraphModule, relu: fx.Node, layers: dict[str, nn.Module
     if not _is_own(convolution, layers):
         return False
     name = f"{convolution.target}_activated".replace(".", "_")
-    traced.add_submodule(name, _activated(layers[convolution.target]))
+    traced.add_submodule(name, activated(layers[convolution.target]))
     with traced.graph.inserting_before(relu):
         new = traced.graph.call_module(name, (convolution.args[0], *others))
     relu.replace_all_uses_with(new)
@@ -84,7 +84,8 @@ def _is_own(node: Any, layers: dict[str, nn.Module]) -> bool:
     return layer.padding_mode == "zeros" and calls == 1
 
 
-def _activated(convolution: Any) -> ActivatedConvolution:
+def activated(convolution: Any) -> ActivatedConvolution:
+    """The same convolution with ReLU behind it."""
     made: ActivatedConvolution = copy.copy(convolution)
     made.__class__ = ActivatedConvolution
     return made

@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from rlearndeep.backends.torch.activations import ActivatedConvolution, fold_activations
 from rlearndeep.backends.torch.feeding import Batch
-from rlearndeep.backends.torch.networks import Padded
+from rlearndeep.backends.torch.networks import Padded, PerCell
+from rlearndeep.backends.torch.perceptron import CachedPerceptron
 from rlearndeep.backends.torch.upsampling import DoublingConvolution, fold_upsampling
 
 _TOLERANCE = 1e-4
@@ -83,6 +84,8 @@ def _rewritten(module: nn.Module, depth: int) -> nn.Module:
     A part that is replaced loses what it has beside ``forward``, which its surroundings may ask for; then parts of
     it have to do, at least ``depth`` levels below.
     """
+    if type(module) is PerCell:
+        return CachedPerceptron(module)
     if type(module) is nn.Conv2d or not any(type(layer) is nn.Conv2d for layer in module.modules()):
         return module
     try:
