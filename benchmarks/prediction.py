@@ -54,7 +54,7 @@ class Counting:
 
     def __init__(self, predictor) -> None:
         self._predictor = predictor
-        self.pixels_per_batch = predictor.pixels_per_batch
+        self.pixels_per_batch, self.is_apart = predictor.pixels_per_batch, predictor.is_apart
         self.cells = 0
         self.seconds = 0.0
 

@@ -70,6 +70,7 @@ class BoxPredictor:
     """Sees the mean of a box around each cell; beyond its input it sees zeros, as convolutions do."""
 
     pixels_per_batch = 600
+    is_apart = False
 
     def __init__(self, reach: int, classes: int = 3) -> None:
         self.reach = reach
@@ -91,6 +92,7 @@ class ConstantPredictor:
     """The same scores everywhere."""
 
     pixels_per_batch = 300
+    is_apart = False
 
     def __init__(self, scores: tuple[float, ...]) -> None:
         self.scores = np.array(scores, dtype=np.float32)
@@ -105,6 +107,7 @@ class PatchPredictor:
     """Scores of a patch from its corner cells and its mean, so that a shift by one cell is seen."""
 
     pixels_per_batch = 200
+    is_apart = False
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         first = batch[:, 0, 0, 0]
@@ -116,6 +119,7 @@ class FusingPredictor:
     """Looks at every source where its ground lies, and a little at the whole window, so that a shift is seen."""
 
     pixels_per_batch = 200
+    is_apart = False
 
     def __init__(self, unit: str = "cell") -> None:
         self.unit = unit

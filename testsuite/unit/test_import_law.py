@@ -31,15 +31,16 @@ DOORS = {"patches", "model"}
 LAW: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "ahead": set(),
     "arrayfile": set(),
     "scene": {"errors"},
     "patches": {"errors", "arrayfile", "scene"},
     "model": {"errors", "scene", "patches"},
     "sampling": {"errors", "scene", *DOORS},
     "learning": {"errors", "scene", *DOORS, "accuracy.metrics", "backends"},
-    "prediction": {"errors", "arrayfile", "scene", *DOORS},
+    "prediction": {"errors", "ahead", "arrayfile", "scene", *DOORS},
     "accuracy": {"errors", "scene", *DOORS},
-    "backends": {"errors", "arrayfile", "scene", *DOORS},
+    "backends": {"errors", "ahead", "arrayfile", "scene", *DOORS},
     "gis": {"errors", "scene", "patches"},
 }
 MAY_KNOW_GRASS = {"gis"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +27,6 @@ SMALLEST_WEIGHT = 1e-6
 
 FIRST_RATE = 0.001
 """Learning rate before a range test has found one."""
-
-_END = object()
 
 
 class NotFinite(DeepLearningError):
@@ -297,15 +294,6 @@ def mixed(seed: int, epoch: int, rank: int = 0) -> int:
     """A seed of its own for each epoch and process."""
     entropy = [seed, epoch, rank] if rank else [seed, epoch]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
-
-
-def ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, the next one read while one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, _END)
-        while (batch := coming.result()) is not _END:
-            coming = thread.submit(next, batches, _END)
-            yield batch
 
 
 _STEPS = 100

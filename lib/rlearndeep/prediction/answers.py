@@ -30,9 +30,15 @@ PRESENT = 0.5
 
 
 class Predictor(Protocol):
-    """A network that a back-end loaded."""
+    """A network that a back-end loaded.
+
+    Attributes:
+        pixels_per_batch: a good volume of a batch in cells.
+        is_apart: whether it computes elsewhere than on the CPU, which is free for other work meanwhile.
+    """
 
     pixels_per_batch: int
+    is_apart: bool
 
     def predict(self, batch: Images) -> NDArray[np.float32]:
         """Outputs (N, K, H, W) or (N, K) of normalised input (N, B, H, W); K is 1 for values. The caller owns them."""

@@ -14,9 +14,10 @@ from itertools import islice, tee
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.ahead import ahead
 from rlearndeep.prediction.answers import Member, Question
 from rlearndeep.prediction.blending import runs
-from rlearndeep.prediction.branches import FurtherSource, Places, Surroundings
+from rlearndeep.prediction.branches import FurtherSource, Places, Planes, Surroundings
 from rlearndeep.prediction.planning import BlockPlan, Plan, TilePlan, rows_per_strip
 from rlearndeep.prediction.reading import Reader, Source, Stacked, Validity, finite
 from rlearndeep.scene.geometry import Region, Window
@@ -290,19 +291,39 @@ def _predict_tiles(here: Here, plan: TilePlan, tiles: Sequence[Window], useful: 
     # All windows, though not all are needed: so rows below have the same columns, and what they share is read once.
     further = here.surroundings.around(_places_by_shape(job, filled))
     for member in job.members:
-        prepared = member.prepare(values, valid)
-        for shape, group in needed.items():
-            size = member.batch_size(shape[0] * shape[1], job.batch_size)
-            for first in range(0, len(group), size):
-                batch = group[first : first + size]
-                slices = [window.relative_to(around).slices for _, window in batch]
-                parts = [prepared[None, :, rows, cols] for rows, cols in slices]
-                images = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                places = _places(job, [window for _, window in batch])
-                answers = member.answer(job.question, member.shown(images, places, further))
-                for (tile, window), answer in zip(batch, answers, strict=True):
-                    mosaic.add(tile, window, answer, 1 / len(job.members))
+        batches = _answered(job, member, member.prepare(values, valid), around, needed, further)
+        # On the CPU, blending and the next batch would only be in each other's way.
+        for batch, answers in ahead(batches) if member.predictor.is_apart else batches:
+            for (tile, window), answer in zip(batch, answers, strict=True):
+                mosaic.add(tile, window, answer, 1 / len(job.members))
     return validity
+
+
+def _answered(
+    job: Job,
+    member: Member,
+    prepared: NDArray[np.float32],
+    around: Window,
+    needed: Mapping[tuple[int, int], Sequence[tuple[Window, Window]]],
+    further: Mapping[str, Planes],
+) -> Iterator[tuple[Sequence[tuple[Window, Window]], NDArray[np.float32]]]:
+    """Batches of tiles and their windows, and what a member answers to them.
+
+    Args:
+        prepared: what the network gets of all cells that were read, (bands, rows, cols).
+        around: their window.
+        needed: tiles and their windows, by the rows and columns of the windows.
+        further: what was read of further sources.
+    """
+    for shape, group in needed.items():
+        size = member.batch_size(shape[0] * shape[1], job.batch_size)
+        for first in range(0, len(group), size):
+            batch = group[first : first + size]
+            slices = [window.relative_to(around).slices for _, window in batch]
+            parts = [prepared[None, :, rows, cols] for rows, cols in slices]
+            images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            places = _places(job, [window for _, window in batch])
+            yield batch, member.answer(job.question, member.shown(images, places, further))
 
 
 def _places(job: Job, windows: Sequence[Window]) -> Places:

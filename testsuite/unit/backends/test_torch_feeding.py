@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rlearndeep.backends.running import ahead
+from rlearndeep.ahead import ahead
 from rlearndeep.backends.torch.feeding import _tensors, normalized, on_device
 from rlearndeep.learning.feeding import Sites
 from rlearndeep.patches import PatchDataset

@@ -33,6 +33,7 @@ class Left:
     """Scores grow towards the left of what it sees, whatever the ground: only views can repair it."""
 
     pixels_per_batch = 99
+    is_apart = False
 
     def predict(self, batch):
         rows, cols = batch.shape[-2:]
@@ -47,6 +48,7 @@ class Values:
     """One more than the cell's value."""
 
     pixels_per_batch = 99
+    is_apart = False
 
     def __init__(self, more: float = 1.0):
         self.more = more

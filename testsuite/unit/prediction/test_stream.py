@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -291,3 +293,23 @@ def test_pieces_computed_each_for_itself_make_the_same_map(data, corner, reach, 
         assert one.window == other.window
         np.testing.assert_array_equal(one.valid, other.valid)
         np.testing.assert_array_equal(one.planes[:, one.valid], other.planes[:, other.valid])
+
+
+def test_a_batch_is_blended_while_another_device_computes_the_next() -> None:
+    class Apart(BoxPredictor):
+        is_apart = True
+
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            threads.add(threading.get_ident())
+            return super().predict(batch)
+
+    threads: set[int] = set()
+    region = region_at(3, 5, 40, 50)
+    scene = Scene(random_values(2, region.shape), region)
+    plan = TilePlan(Blending(Tiling((12, 12), (4, 4)), BLENDS[0]), margin=None)
+    here, apart = (
+        job_of(scene, region, [member(kind(1), make_card(reach=1))] * 2, plan, 9) for kind in (BoxPredictor, Apart)
+    )
+    for expected, found in zip(run(here), run(apart), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert threading.get_ident() not in threads

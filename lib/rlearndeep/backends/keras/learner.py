@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.ahead import ahead
 from rlearndeep.backends.keras.augmentation import augment
 from rlearndeep.backends.keras.engine import ENGINE, keras
 from rlearndeep.backends.keras.layout import as_input, as_labels
@@ -21,7 +22,7 @@ from rlearndeep.backends.keras.module import Module
 from rlearndeep.backends.keras.schedules import Schedule
 from rlearndeep.backends.keras.tasks import counts, loss_weight, standardized
 from rlearndeep.backends.keras.transfer import Tuning
-from rlearndeep.backends.running import SMALLEST_WEIGHT, Epoch, Objective, ahead, mixed, range_test
+from rlearndeep.backends.running import SMALLEST_WEIGHT, Epoch, Objective, mixed, range_test
 from rlearndeep.scene.classes import UNLABELLED
 from rlearndeep.scene.inputs import Images
 

@@ -34,6 +34,7 @@ class Predictor:
         device: text for messages.
         precision: ``32``, ``bf16`` or ``16``.
         pixels_per_batch: a good volume of a batch in cells (patches x rows x cols).
+        is_apart: whether the CPU is free while the network computes.
     """
 
     def __init__(self, module: Module, device: str, precision: str, card: ModelCard) -> None:
@@ -42,7 +43,8 @@ class Predictor:
         head = module.model.get_layer(HEAD)
         self._both = keras.Model(module.model.input, [self._scores.output, head.input])
         self.device, self.precision = describe(device), precision
-        pixels = cpu_pixels(card.network.architecture) if device.startswith("cpu") else _GPU_PIXELS
+        self.is_apart = not device.startswith("cpu")
+        pixels = _GPU_PIXELS if self.is_apart else cpu_pixels(card.network.architecture)
         self.pixels_per_batch = max(1, int(pixels / growth(card)))
 
     def predict(self, batch: Images) -> NDArray[np.float32]:

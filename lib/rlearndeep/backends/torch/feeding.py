@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlearndeep.backends.running import ahead
+from rlearndeep.ahead import ahead
 from rlearndeep.scene.bands import SMALLEST_SPREAD, Normalization
 from rlearndeep.scene.classes import UNLABELLED
 from rlearndeep.scene.inputs import Inputs

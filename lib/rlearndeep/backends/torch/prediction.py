@@ -24,7 +24,8 @@ from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.inputs import Further, Images, Inputs, days_of
 
-_LARGEST_GPU_PIXELS = 16 * 1024**2
+# Enough for any GPU; of a strip in several batches the CPU blends one while the next is computed.
+_LARGEST_GPU_PIXELS = 2 * 1024**2
 _SHARE_OF_FREE_MEMORY = 0.5
 _SMALLEST_FAST = 64
 
@@ -36,6 +37,7 @@ class Predictor:
         device: text for messages, e.g. ``cpu`` or ``cuda:0 NVIDIA H200``.
         precision: ``32``, ``bf16`` or ``16``.
         pixels_per_batch: a good volume of a batch in cells (patches x rows x cols).
+        is_apart: whether the CPU is free while the network computes.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Predictor:
         self._task, self._target = card.task, card.target
         self._trial = trial(card.network, card.patch)
         self.device = describe(device)
+        self.is_apart = device.type != "cpu"
         self.precision = {torch.float32: "32", torch.bfloat16: "bf16", torch.float16: "16"}[dtype]
         self.pixels_per_batch = max(1, int(cpu_pixels(card.network.architecture) / growth(card)))
         if device.type == "cuda":
