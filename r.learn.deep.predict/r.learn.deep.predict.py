@@ -435,6 +435,8 @@ def settle(settings: Settings, region) -> Work:
     question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
     reach = max(max(card.patch) if card.reach is None else card.reach for card in cards)
+    if cards[0].unit == "patch":
+        reach += max(plan.stride)
     names, extent = [one.name for one in rasters], extent_window(region, [one.region for one in rasters], reach)
     work = Work(settings, cards, group, names, arrangement, further, extent, segments, region, plan, question, 0)
     return replace(work, columns=columns_of(work))
@@ -592,10 +594,10 @@ def open_source(work: Work, stack: ExitStack) -> tuple:
     from rlearndeep.gis.rasters import RasterStack
     from rlearndeep.prediction.reading import Layer, Stacked
 
-    rows, cols = work.plan.input_size
     window = work.plan.reading_window(work.region, work.extent)
-    if work.crops:
-        window = work.region.window.expanded(2 * rows, 2 * cols)
+    if work.crops:  # they lie around segments, whatever blocks need
+        (rows, cols), (height, width) = work.plan.input_size, work.plan.stride
+        window = work.region.window.expanded(rows + height, cols + width)
     beside = [work.segments] if work.segments else []
     source = stack.enter_context(
         RasterStack(work.names, work.region, window, beside=beside, readers=work.settings.threads)

@@ -577,6 +577,17 @@ def test_a_patch_classifier_answers_segments_once_and_needs_no_map_of_cells(gras
     assert "output" in grass.error(TOOL, "group=scene", f"model={models / 'patches'}")
 
 
+def test_blocks_whose_patch_lies_far_outside_the_region_see_it_beside_segments_too(grass, models):
+    make_scene(grass)
+    wide = [*arguments(models, "patches"), "stride=30"]
+    grass.ok(TOOL, *wide, "probabilities=whole")
+    grass.ok("g.region", "n=2", "s=0", "w=0", "e=2", "res=1")
+    grass.ok("r.mapcalc", "segments = 1")
+    grass.ok(TOOL, *wide, "probabilities=part", "segments=segments", "segments_output=objects", "--overwrite")
+    for category in CATEGORIES:
+        np.testing.assert_array_equal(cells(grass, f"part_{category}"), cells(grass, f"whole_{category}"))
+
+
 def test_segments_of_a_network_with_context_equal_means_of_its_scores(grass, models, tmp_path):
     make_scene(grass)
     grass.ok("g.region", "n=18", "s=3", "w=4", "e=25")
