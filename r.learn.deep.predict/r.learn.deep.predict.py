@@ -710,12 +710,13 @@ def predict(options: dict, work: Work, products: list) -> dict:
         tally, segments = write_cells(work, products, job, rows, raster, maps, journal)
         if segments is not None:
             counted = write_segments(work, products, segments, raster, maps, stack)
-            tally = tally or counted
+            tally = tally if work.settings.maps["output"] else counted
         ending.enter_context(uninterrupted())  # until the table stands too, and the kept rows are gone
         maps.publish(describe(work, products, tally))
         say_when_interrupted(_("all outputs were written."))
     if tally.null_cells == tally.cells:
-        gs.warning(_("No cell of the region has data in all bands; the map is null everywhere."))
+        what = _("segment") if segments is not None and not work.settings.maps["output"] else _("cell of the region")
+        gs.warning(_("No {} has data in all bands; the map is null everywhere.").format(what))
     return report_of(work, tally, time.perf_counter() - started, networks)
 
 

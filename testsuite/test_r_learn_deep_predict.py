@@ -376,6 +376,29 @@ def test_segments_get_one_class_in_a_map_and_a_table(grass, models, tmp_path, ag
     assert "2 255:0:0" in grass.ok("r.colors.out", "map=objects")
 
 
+@pytest.mark.parametrize("more", [(), ("confidence=sure",)])
+def test_without_a_map_of_cells_the_report_is_that_of_the_segments(grass, models, more):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = if(col() > 20, null(), int(row() / 4) * 10 + int(col() / 6))")
+    known = ["group=scene", f"model={models / 'known'}", "segments=segments", "segments_output=objects"]
+    report = grass.json(TOOL, *known, *more)
+    objects = cells(grass, "objects")
+    assert report["null_cells"] == np.isnan(objects).sum() >= 10 * ROWS
+    assert [entry["cells"] for entry in report["classes"]] == [(objects == category).sum() for category in CATEGORIES]
+
+
+def test_values_of_segments_alone_have_the_colours_and_the_range_of_their_map(grass, models):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = int(row() / 4) * 10 + int(col() / 6)")
+    report = grass.json(
+        TOOL, "group=scene", f"model={models / 'value'}", "segments=segments", "segments_output=objects"
+    )["values"]
+    objects = cells(grass, "objects")
+    assert (report["minimum"], report["maximum"]) == pytest.approx((np.nanmin(objects), np.nanmax(objects)), rel=1e-5)
+    colors = grass.ok("r.colors.out", "map=objects").splitlines()
+    assert float(colors[0].split()[0]) == pytest.approx(np.nanmin(objects), rel=1e-5)
+
+
 def test_overwriting_needs_to_be_asked_for_also_for_derived_names(grass, models, tmp_path):
     make_scene(grass)
     grass.ok("r.mapcalc", "p_5 = 42")
