@@ -343,6 +343,7 @@ def several(text: str) -> tuple[str, ...]:
 def read_options(options: dict, flags: dict) -> Settings:
     """Settings of the parser's options."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.session import mapset
     from rlearndeep.scene.numbers import read_number
 
     batch_size = options["batch_size"]
@@ -361,7 +362,7 @@ def read_options(options: dict, flags: dict) -> Settings:
         group=options["group"],
         **{key: several(options[key]) for key in ("auxiliary", "series", "dates")},
         models=tuple(Path(name).absolute() for name in options["model"].split(",")),
-        maps={key: options[key] for key in _MAPS},
+        maps={key: options[key].removesuffix(f"@{mapset()}") for key in _MAPS},
         segments=options["segments"],
         segments_table=Path(options["segments_table"]) if options["segments_table"] else None,
         aggregate=options["aggregate"],
@@ -515,7 +516,8 @@ def job(options: dict, flags: dict) -> dict | None:
         )
     if settings.segments_table is not None:
         check_table_place(settings.segments_table)
-    products = check_names(planned(work), work)
+    products = planned(work)
+    check_names(products, work)
     warn_of_grid(work)
     report = predict(options, work, products)
     if options["format"] == "plain":
@@ -523,16 +525,13 @@ def job(options: dict, flags: dict) -> dict | None:
     return report
 
 
-def check_names(products: list, work: Work) -> list:
-    """The products with plain names, seen to be legal, distinct and free."""
-    from dataclasses import replace
-
+def check_names(products: list, work: Work) -> None:
+    """See that the names of new maps are legal, distinct and free."""
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import check_new_raster
     from rlearndeep.gis.session import mapset
 
     here = mapset()
-    products = [replace(product, name=product.name.removesuffix(f"@{here}")) for product in products]
     names = [product.name for product in products]
     for name in names:
         taken = names.count(name) > 1 or f"{name}@{here}" in work.inputs or name == "MASK"
@@ -544,7 +543,6 @@ def check_names(products: list, work: Work) -> list:
                 ).format(name)
             )
         check_new_raster(name, gs.overwrite())
-    return products
 
 
 def warn_of_grid(work: Work) -> None:

@@ -410,6 +410,16 @@ def test_overwriting_needs_to_be_asked_for_also_for_derived_names(grass, models,
     assert "map" in grass.error(TOOL, *arguments(models))
 
 
+def test_a_group_of_another_mapset_is_found_and_names_may_tell_the_current_one(grass, models):
+    make_scene(grass)
+    grass.ok("g.mapset", "-c", "mapset=mine", GIS_LOCK="1")
+    grass.ok("g.region", f"n={ROWS}", "s=0", "w=0", f"e={COLS}", "res=1")
+    grass.ok(TOOL, *arguments(models, "presence", "is@mine"), "probabilities=p@mine", "entropy=doubt@mine")
+    wanted = [f"{name}_{category}" for name in ("is", "p") for category in CATEGORIES]
+    assert sorted(grass.maps("raster")) == sorted([*wanted, "doubt"])
+    assert "<other@PERMANENT>" in grass.error(TOOL, *arguments(models, output="other@PERMANENT"))
+
+
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_path):
     make_scene(grass)
     grass.ok("r.mapcalc", "floats = 1.5")

@@ -40,11 +40,13 @@ def open_group(name: str) -> Group:
     Raises:
         DeepLearningError: no such group, an empty group, or a raster of it is missing.
     """
-    if not gs.find_file(name, element="group")["file"]:
+    found = gs.find_file(name, element="group")
+    if not found["file"]:
         raise DeepLearningError(
             f"Imagery group <{name}> must exist; it was not found. Make it with i.group group={name} input=<rasters>."
         )
-    listing = gs.read_command("i.group", group=name, flags="lg", quiet=True)
+    # Without its mapset, i.group knows a group of the current one only.
+    listing = gs.read_command("i.group", group=found["fullname"], flags="lg", quiet=True)
     members = listing.split()
     if not members:
         raise DeepLearningError(
