@@ -548,6 +548,7 @@ def check_names(products: list, work: Work) -> None:
 def warn_of_grid(work: Work) -> None:
     """Warn where the networks see other cells than those they were trained on, lack a source, or name classes otherwise."""
     from rlearndeep.gis.groups import grid_remarks
+    from rlearndeep.gis.rasters import raster_info
     from rlearndeep.prediction.answers import label_remarks
 
     region = work.region
@@ -564,7 +565,8 @@ def warn_of_grid(work: Work) -> None:
         gs.warning(
             _("The model was trained with the source {}, which was not given; its answers may be poorer.").format(name)
         )
-    warn_of_first(grid_remarks(work.group, region))
+    warn_of_first(grid_remarks(work.group.rasters, region))
+    warn_of_first(grid_remarks([raster_info(name) for name in [work.segments] if name], region))
     for source in work.further.values():
         warn_of_first(source.remarks())
 

@@ -274,6 +274,16 @@ def test_coarser_cells_are_predicted_with_a_warning_that_shows_both_sizes(grass,
     np.testing.assert_array_equal(cells(grass, "map"), best_category(scores))
 
 
+def test_finer_segments_are_read_with_a_warning(grass, models):
+    make_scene(grass)
+    grass.ok("g.region", "res=0.5")
+    grass.ok("r.mapcalc", "segments = row() * 100 + col()")
+    grass.ok("g.region", "res=1")
+    done = grass.run(TOOL, *arguments(models), "segments=segments", "segments_output=objects")
+    assert done.returncode == 0
+    assert "<segments@PERMANENT> has cells of 0.5 x 0.5" in " ".join(done.stderr.split())
+
+
 def test_bands_are_matched_by_semantic_label_whatever_their_order(grass, models, tmp_path):
     scores = expected_scores(*make_scene(grass))
     labelled = card_of(

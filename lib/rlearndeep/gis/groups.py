@@ -100,10 +100,10 @@ def semantic_label(raster: str) -> str | None:
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def grid_remarks(group: Group, region: Region) -> list[str]:
-    """One sentence per grid of a group's rasters that differs from the region's; empty when none does."""
+def grid_remarks(rasters: Sequence[RasterInfo], region: Region) -> list[str]:
+    """One sentence per grid of rasters that differs from the region's; empty when none does."""
     grids: dict[tuple[float, float], list[str]] = {}
-    for raster in group.rasters:
+    for raster in rasters:
         if not raster.region.is_aligned_with(region):
             grids.setdefault((raster.region.nsres, raster.region.ewres), []).append(f"<{raster.name}>")
     return [
