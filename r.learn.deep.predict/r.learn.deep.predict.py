@@ -763,8 +763,12 @@ def open_journal(work: Work, products: list, precision: str):
         "mask": mask_stamp(),
         "segments": raster_stamp(work.segments) if work.segments else None,
         "maps": [[product.name, product.layer.kind, product.layer.class_index] for product in products],
-        "options": [settings.overlap, settings.blend, settings.stride, settings.augment, settings.aggregate],
-        "precision": precision,
+        "overlap=": settings.overlap,
+        "blend=": settings.blend,
+        "stride=": settings.stride,
+        "augment=": settings.augment,
+        "aggregate=": settings.aggregate or "mean",
+        "precision=": precision,
         "version of the program": rlearndeep.__version__,
     }
     return RowJournal(mapset_directory() / KEEPER / f"predict_{name}", what, settings.resume)

@@ -708,6 +708,7 @@ def test_an_interrupted_prediction_leaves_nothing_and_goes_on(grass, models, num
         assert "Traceback" not in error
     changed = grass.error(TOOL, *options[:-2], "margin=doubt", "-r")
     assert "changed since: maps" in changed
+    assert "changed since: blend=, augment=. " in grass.error(TOOL, *options, "blend=crop", "augment=flips", "-r")
     grass.ok(TOOL, *options, "-r")
     assert not (grass.mapset / ".rlearndeep" / "predict_map").exists()
     assert "2|red wins" in grass.ok("r.category", "map=map", "separator=pipe")
