@@ -258,7 +258,7 @@
 # %end
 
 # %rules
-# % required: output, segments_output, segments_table
+# % required: output, probabilities, confidence, margin, entropy, spread, novelty, segments_output, segments_table
 # % requires: dates, series
 # % requires: segments_output, segments
 # % requires: segments_table, segments
@@ -860,7 +860,7 @@ def description(work: Work, product, tally):
     settings, subject, kind = work.settings, work.question.subject, product.layer.kind
     model = ", ".join(path.name for path in settings.models)
     quantity = work.cards[0].quantity
-    units = quantity.units if quantity else _("probability")
+    units = quantity.units if quantity else "" if kind in ("entropy", "spread") else _("probability")
     label = subject.classes.labels[product.layer.class_index] if len(subject.classes) else quantity.name
     what = _("Segments <{}>: ").format(settings.segments) if product.of_segments else ""
     groups = ", ".join(

@@ -188,6 +188,18 @@ def test_the_map_is_exact_and_carries_categories_colours_nulls_and_history(grass
     assert [entry["cells"] for entry in report["classes"]] == [int((best == value).sum()) for value in CATEGORIES]
 
 
+@pytest.mark.parametrize("option", ["probabilities", "confidence", "margin", "entropy", "spread"])
+def test_a_map_of_certainty_is_made_alone_with_units_that_it_has(grass, models, option):
+    make_scene(grass)
+    before = set(grass.maps("raster"))
+    alone = ["group=scene", f"model={models / 'known'},{models / 'mirrored'}", f"{option}=alone"]
+    assert "2|red wins|" in grass.ok(TOOL, *alone)
+    names = [f"alone_{category}" for category in CATEGORIES] if option == "probabilities" else ["alone"]
+    assert set(grass.maps("raster")) - before == set(names)
+    units = '"none"' if option in ("entropy", "spread") else "probability"
+    assert f"units={units}" in grass.ok("r.info", "-e", f"map={names[0]}") + grass.ok("r.info", "-g", f"map={names[0]}")
+
+
 def test_plain_output_names_device_time_and_classes(grass, models):
     make_scene(grass)
     text = grass.ok(TOOL, *arguments(models), "memory=50", "nprocs=1", "batch_size=2")
