@@ -284,6 +284,9 @@ _RESOLUTION_RATIO = 1.25
 _MAPS = ("output", "probabilities", "confidence", "margin", "entropy", "spread", "novelty", "segments_output")
 _PER_SEGMENT = ("segments_output", "segments_table")
 
+# What is kept of a prediction adds a little to its name, and file systems take 255 bytes.
+_LONGEST_NAME = 240
+
 
 def find_library() -> None:
     """Put the suite's library on the path: the one beside this script, in a checkout or an installation, else GRASS's."""
@@ -535,12 +538,12 @@ def check_names(products: list, work: Work) -> None:
     names = [product.name for product in products]
     for name in names:
         taken = names.count(name) > 1 or f"{name}@{here}" in work.inputs or name == "MASK"
-        if taken or not gs.legal_name(name):
+        if taken or len(name.encode()) > _LONGEST_NAME or not gs.legal_name(name):
             raise DeepLearningError(
                 _(
-                    "Every new map needs a name of its own that is legal and not an input; got <{}>. "
-                    "Choose another name."
-                ).format(name)
+                    "Every new map needs a name of its own that is legal, not an input and has at most {} characters; "
+                    "got <{}>. Choose another name."
+                ).format(_LONGEST_NAME, name)
             )
         check_new_raster(name, gs.overwrite())
 

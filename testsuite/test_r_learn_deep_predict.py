@@ -485,6 +485,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "batch_size" in refused("batch_size=many")
     assert "batch_size" in refused("batch_size=²")
     assert "name of its own" in refused("confidence=MASK")
+    assert "at most 240 characters" in refused(f"probabilities={'p' * 239}")
     assert "blend=none" in refused("blend=none", "overlap=4")
     assert "cuda:7" in refused("device=cuda:7")
 
@@ -494,6 +495,8 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "segments" in refused("aggregate=majority")
     assert "not an input" in refused("segments=ids", "segments_output=ids", "--overwrite")
     assert "to a file" in refused("segments=ids", "segments_table=-")
+    for length in (241, 999):
+        assert "at most 240 characters" in refused("segments=ids", f"segments_table={tmp_path / ('t' * length)}")
     assert "majority is of classes" in refused(
         "segments=ids", "segments_output=o", "aggregate=majority", model=models / "value"
     )

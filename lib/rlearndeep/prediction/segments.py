@@ -30,6 +30,9 @@ _ROWS = 32
 
 _TABLE_ROWS = 8192
 
+# Until it is complete, a table has a longer name, and file systems take 255 bytes.
+_LONGEST_NAME = 240
+
 
 class SegmentIndex:
     """Positions 0..n-1 of segment ids, any integers.
@@ -285,6 +288,10 @@ def check_table_place(path: Path) -> None:
     if str(path) == "-" or _is_standard_output(path):
         raise DeepLearningError(
             f"The table is written to a file; got '{path}', and standard output has the report. Name a file."
+        )
+    if len(path.name.encode()) > _LONGEST_NAME:
+        raise DeepLearningError(
+            f"The name of a table has at most {_LONGEST_NAME} characters; got '{path.name}'. Choose a shorter name."
         )
     directory, taken = path.resolve().parent, path.exists() and not path.is_file()
     if taken or not directory.is_dir() or not os.access(directory, os.W_OK):
