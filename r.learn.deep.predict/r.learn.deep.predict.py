@@ -552,10 +552,12 @@ def warn_of_grid(work: Work) -> None:
     """Warn where the networks see other cells than those they were trained on, lack a source, or name classes otherwise."""
     from rlearndeep.gis.groups import grid_remarks
     from rlearndeep.gis.rasters import raster_info
-    from rlearndeep.prediction.answers import label_remarks
+    from rlearndeep.prediction.answers import label_remarks, tile_remarks
 
-    region = work.region
-    warn_of_first(label_remarks(work.cards, [str(path) for path in work.settings.models]))
+    region, names = work.region, [str(path) for path in work.settings.models]
+    warn_of_first(label_remarks(work.cards, names))
+    if work.cards[0].unit == "cell":
+        warn_of_first(tile_remarks(work.cards, names, work.plan.input_size))
     for card in work.cards:
         warn_of_size(_("The region"), region, card.resolution)
         for source in card.sources:
