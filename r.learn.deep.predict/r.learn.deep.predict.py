@@ -258,7 +258,7 @@
 # %end
 
 # %rules
-# % required: output, segments_output, segments_table
+# % required: output, probabilities, confidence, margin, entropy, spread, novelty, segments_output, segments_table
 # % requires: dates, series
 # % requires: segments_output, segments
 # % requires: segments_table, segments
@@ -283,6 +283,9 @@ _RESOLUTION_RATIO = 1.25
 
 _MAPS = ("output", "probabilities", "confidence", "margin", "entropy", "spread", "novelty", "segments_output")
 _PER_SEGMENT = ("segments_output", "segments_table")
+
+# What is kept of a prediction adds a little to its name, and file systems take 255 bytes.
+_LONGEST_NAME = 240
 
 
 def find_library() -> None:
@@ -343,6 +346,7 @@ def several(text: str) -> tuple[str, ...]:
 def read_options(options: dict, flags: dict) -> Settings:
     """Settings of the parser's options."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.gis.session import mapset
     from rlearndeep.scene.numbers import read_number
 
     batch_size = options["batch_size"]
@@ -361,7 +365,7 @@ def read_options(options: dict, flags: dict) -> Settings:
         group=options["group"],
         **{key: several(options[key]) for key in ("auxiliary", "series", "dates")},
         models=tuple(Path(name).absolute() for name in options["model"].split(",")),
-        maps={key: options[key] for key in _MAPS},
+        maps={key: options[key].removesuffix(f"@{mapset()}") for key in _MAPS},
         segments=options["segments"],
         segments_table=Path(options["segments_table"]) if options["segments_table"] else None,
         aggregate=options["aggregate"],
@@ -435,6 +439,8 @@ def settle(settings: Settings, region) -> Work:
     question = Question(Subject.of(cards[0]), VIEWS[settings.augment], **wants)
     plan = make_plan(cards, settings.overlap, settings.blend, settings.stride)
     reach = max(max(card.patch) if card.reach is None else card.reach for card in cards)
+    if cards[0].unit == "patch":
+        reach += max(plan.stride)
     names, extent = [one.name for one in rasters], extent_window(region, [one.region for one in rasters], reach)
     work = Work(settings, cards, group, names, arrangement, further, extent, segments, region, plan, question, 0)
     return replace(work, columns=columns_of(work))
@@ -513,7 +519,8 @@ def job(options: dict, flags: dict) -> dict | None:
         )
     if settings.segments_table is not None:
         check_table_place(settings.segments_table)
-    products = check_names(planned(work), work)
+    products = planned(work)
+    check_names(products, work)
     warn_of_grid(work)
     report = predict(options, work, products)
     if options["format"] == "plain":
@@ -521,37 +528,36 @@ def job(options: dict, flags: dict) -> dict | None:
     return report
 
 
-def check_names(products: list, work: Work) -> list:
-    """The products with plain names, seen to be legal, distinct and free."""
-    from dataclasses import replace
-
+def check_names(products: list, work: Work) -> None:
+    """See that the names of new maps are legal, distinct and free."""
     from rlearndeep.errors import DeepLearningError
     from rlearndeep.gis.rasters import check_new_raster
     from rlearndeep.gis.session import mapset
 
     here = mapset()
-    products = [replace(product, name=product.name.removesuffix(f"@{here}")) for product in products]
     names = [product.name for product in products]
     for name in names:
         taken = names.count(name) > 1 or f"{name}@{here}" in work.inputs or name == "MASK"
-        if taken or not gs.legal_name(name):
+        if taken or len(name.encode()) > _LONGEST_NAME or not gs.legal_name(name):
             raise DeepLearningError(
                 _(
-                    "Every new map needs a name of its own that is legal and not an input; got <{}>. "
-                    "Choose another name."
-                ).format(name)
+                    "Every new map needs a name of its own that is legal, not an input and has at most {} characters; "
+                    "got <{}>. Choose another name."
+                ).format(_LONGEST_NAME, name)
             )
         check_new_raster(name, gs.overwrite())
-    return products
 
 
 def warn_of_grid(work: Work) -> None:
     """Warn where the networks see other cells than those they were trained on, lack a source, or name classes otherwise."""
     from rlearndeep.gis.groups import grid_remarks
-    from rlearndeep.prediction.answers import label_remarks
+    from rlearndeep.gis.rasters import raster_info
+    from rlearndeep.prediction.answers import label_remarks, tile_remarks
 
-    region = work.region
-    warn_of_first(label_remarks(work.cards, [str(path) for path in work.settings.models]))
+    region, names = work.region, [str(path) for path in work.settings.models]
+    warn_of_first(label_remarks(work.cards, names))
+    if work.cards[0].unit == "cell":
+        warn_of_first(tile_remarks(work.cards, names, work.plan.input_size))
     for card in work.cards:
         warn_of_size(_("The region"), region, card.resolution)
         for source in card.sources:
@@ -564,7 +570,8 @@ def warn_of_grid(work: Work) -> None:
         gs.warning(
             _("The model was trained with the source {}, which was not given; its answers may be poorer.").format(name)
         )
-    warn_of_first(grid_remarks(work.group, region))
+    warn_of_first(grid_remarks(work.group.rasters, region))
+    warn_of_first(grid_remarks([raster_info(name) for name in [work.segments] if name], region))
     for source in work.further.values():
         warn_of_first(source.remarks())
 
@@ -592,10 +599,10 @@ def open_source(work: Work, stack: ExitStack) -> tuple:
     from rlearndeep.gis.rasters import RasterStack
     from rlearndeep.prediction.reading import Layer, Stacked
 
-    rows, cols = work.plan.input_size
     window = work.plan.reading_window(work.region, work.extent)
-    if work.crops:
-        window = work.region.window.expanded(2 * rows, 2 * cols)
+    if work.crops:  # they lie around segments, whatever blocks need
+        (rows, cols), (height, width) = work.plan.input_size, work.plan.stride
+        window = work.region.window.expanded(rows + height, cols + width)
     beside = [work.segments] if work.segments else []
     source = stack.enter_context(
         RasterStack(work.names, work.region, window, beside=beside, readers=work.settings.threads)
@@ -708,12 +715,13 @@ def predict(options: dict, work: Work, products: list) -> dict:
         tally, segments = write_cells(work, products, job, rows, raster, maps, journal)
         if segments is not None:
             counted = write_segments(work, products, segments, raster, maps, stack)
-            tally = tally or counted
+            tally = tally if work.settings.maps["output"] else counted
         ending.enter_context(uninterrupted())  # until the table stands too, and the kept rows are gone
         maps.publish(describe(work, products, tally))
         say_when_interrupted(_("all outputs were written."))
     if tally.null_cells == tally.cells:
-        gs.warning(_("No cell of the region has data in all bands; the map is null everywhere."))
+        what = _("segment") if segments is not None and not work.settings.maps["output"] else _("cell of the region")
+        gs.warning(_("No {} has data in all bands; the map is null everywhere.").format(what))
     return report_of(work, tally, time.perf_counter() - started, networks)
 
 
@@ -760,8 +768,12 @@ def open_journal(work: Work, products: list, precision: str):
         "mask": mask_stamp(),
         "segments": raster_stamp(work.segments) if work.segments else None,
         "maps": [[product.name, product.layer.kind, product.layer.class_index] for product in products],
-        "options": [settings.overlap, settings.blend, settings.stride, settings.augment, settings.aggregate],
-        "precision": precision,
+        "overlap=": settings.overlap,
+        "blend=": settings.blend,
+        "stride=": settings.stride,
+        "augment=": settings.augment,
+        "aggregate=": settings.aggregate or "mean",
+        "precision=": precision,
         "version of the program": rlearndeep.__version__,
     }
     return RowJournal(mapset_directory() / KEEPER / f"predict_{name}", what, settings.resume)
@@ -853,7 +865,7 @@ def description(work: Work, product, tally):
     settings, subject, kind = work.settings, work.question.subject, product.layer.kind
     model = ", ".join(path.name for path in settings.models)
     quantity = work.cards[0].quantity
-    units = quantity.units if quantity else _("probability")
+    units = quantity.units if quantity else "" if kind in ("entropy", "spread") else _("probability")
     label = subject.classes.labels[product.layer.class_index] if len(subject.classes) else quantity.name
     what = _("Segments <{}>: ").format(settings.segments) if product.of_segments else ""
     groups = ", ".join(

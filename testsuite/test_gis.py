@@ -153,7 +153,7 @@ def test_groups_keep_their_order_and_tell_semantic_labels(coordinates: Grass) ->
         coordinates,
         """
         group = open_group("both")
-        remarks = grid_remarks(group, region)
+        remarks = grid_remarks(group.rasters, region)
         answer = [[b.name for b in group.bands], [b.semantic_label for b in group.bands], remarks]
         """,
     )

@@ -188,6 +188,18 @@ def test_the_map_is_exact_and_carries_categories_colours_nulls_and_history(grass
     assert [entry["cells"] for entry in report["classes"]] == [int((best == value).sum()) for value in CATEGORIES]
 
 
+@pytest.mark.parametrize("option", ["probabilities", "confidence", "margin", "entropy", "spread"])
+def test_a_map_of_certainty_is_made_alone_with_units_that_it_has(grass, models, option):
+    make_scene(grass)
+    before = set(grass.maps("raster"))
+    alone = ["group=scene", f"model={models / 'known'},{models / 'mirrored'}", f"{option}=alone"]
+    assert "2|red wins|" in grass.ok(TOOL, *alone)
+    names = [f"alone_{category}" for category in CATEGORIES] if option == "probabilities" else ["alone"]
+    assert set(grass.maps("raster")) - before == set(names)
+    units = '"none"' if option in ("entropy", "spread") else "probability"
+    assert f"units={units}" in grass.ok("r.info", "-e", f"map={names[0]}") + grass.ok("r.info", "-g", f"map={names[0]}")
+
+
 def test_plain_output_names_device_time_and_classes(grass, models):
     make_scene(grass)
     text = grass.ok(TOOL, *arguments(models), "memory=50", "nprocs=1", "batch_size=2")
@@ -272,6 +284,16 @@ def test_coarser_cells_are_predicted_with_a_warning_that_shows_both_sizes(grass,
     assert "nearest neighbour" in text
     scores = expected_scores(cells(grass, "red"), cells(grass, "nir"))
     np.testing.assert_array_equal(cells(grass, "map"), best_category(scores))
+
+
+def test_finer_segments_are_read_with_a_warning(grass, models):
+    make_scene(grass)
+    grass.ok("g.region", "res=0.5")
+    grass.ok("r.mapcalc", "segments = row() * 100 + col()")
+    grass.ok("g.region", "res=1")
+    done = grass.run(TOOL, *arguments(models), "segments=segments", "segments_output=objects")
+    assert done.returncode == 0
+    assert "<segments@PERMANENT> has cells of 0.5 x 0.5" in " ".join(done.stderr.split())
 
 
 def test_bands_are_matched_by_semantic_label_whatever_their_order(grass, models, tmp_path):
@@ -376,6 +398,29 @@ def test_segments_get_one_class_in_a_map_and_a_table(grass, models, tmp_path, ag
     assert "2 255:0:0" in grass.ok("r.colors.out", "map=objects")
 
 
+@pytest.mark.parametrize("more", [(), ("confidence=sure",)])
+def test_without_a_map_of_cells_the_report_is_that_of_the_segments(grass, models, more):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = if(col() > 20, null(), int(row() / 4) * 10 + int(col() / 6))")
+    known = ["group=scene", f"model={models / 'known'}", "segments=segments", "segments_output=objects"]
+    report = grass.json(TOOL, *known, *more)
+    objects = cells(grass, "objects")
+    assert report["null_cells"] == np.isnan(objects).sum() >= 10 * ROWS
+    assert [entry["cells"] for entry in report["classes"]] == [(objects == category).sum() for category in CATEGORIES]
+
+
+def test_values_of_segments_alone_have_the_colours_and_the_range_of_their_map(grass, models):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = int(row() / 4) * 10 + int(col() / 6)")
+    report = grass.json(
+        TOOL, "group=scene", f"model={models / 'value'}", "segments=segments", "segments_output=objects"
+    )["values"]
+    objects = cells(grass, "objects")
+    assert (report["minimum"], report["maximum"]) == pytest.approx((np.nanmin(objects), np.nanmax(objects)), rel=1e-5)
+    colors = grass.ok("r.colors.out", "map=objects").splitlines()
+    assert float(colors[0].split()[0]) == pytest.approx(np.nanmin(objects), rel=1e-5)
+
+
 def test_overwriting_needs_to_be_asked_for_also_for_derived_names(grass, models, tmp_path):
     make_scene(grass)
     grass.ok("r.mapcalc", "p_5 = 42")
@@ -385,6 +430,16 @@ def test_overwriting_needs_to_be_asked_for_also_for_derived_names(grass, models,
     grass.ok(TOOL, *arguments(models), "probabilities=p", "--overwrite")
     assert np.nanmax(cells(grass, "p_5")) <= 1
     assert "map" in grass.error(TOOL, *arguments(models))
+
+
+def test_a_group_of_another_mapset_is_found_and_names_may_tell_the_current_one(grass, models):
+    make_scene(grass)
+    grass.ok("g.mapset", "-c", "mapset=mine", GIS_LOCK="1")
+    grass.ok("g.region", f"n={ROWS}", "s=0", "w=0", f"e={COLS}", "res=1")
+    grass.ok(TOOL, *arguments(models, "presence", "is@mine"), "probabilities=p@mine", "entropy=doubt@mine")
+    wanted = [f"{name}_{category}" for name in ("is", "p") for category in CATEGORIES]
+    assert sorted(grass.maps("raster")) == sorted([*wanted, "doubt"])
+    assert "<other@PERMANENT>" in grass.error(TOOL, *arguments(models, output="other@PERMANENT"))
 
 
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_path):
@@ -430,6 +485,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "batch_size" in refused("batch_size=many")
     assert "batch_size" in refused("batch_size=²")
     assert "name of its own" in refused("confidence=MASK")
+    assert "at most 240 characters" in refused(f"probabilities={'p' * 239}")
     assert "blend=none" in refused("blend=none", "overlap=4")
     assert "cuda:7" in refused("device=cuda:7")
 
@@ -439,6 +495,8 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "segments" in refused("aggregate=majority")
     assert "not an input" in refused("segments=ids", "segments_output=ids", "--overwrite")
     assert "to a file" in refused("segments=ids", "segments_table=-")
+    for length in (241, 999):
+        assert "at most 240 characters" in refused("segments=ids", f"segments_table={tmp_path / ('t' * length)}")
     assert "majority is of classes" in refused(
         "segments=ids", "segments_output=o", "aggregate=majority", model=models / "value"
     )
@@ -577,6 +635,17 @@ def test_a_patch_classifier_answers_segments_once_and_needs_no_map_of_cells(gras
     assert "output" in grass.error(TOOL, "group=scene", f"model={models / 'patches'}")
 
 
+def test_blocks_whose_patch_lies_far_outside_the_region_see_it_beside_segments_too(grass, models):
+    make_scene(grass)
+    wide = [*arguments(models, "patches"), "stride=30"]
+    grass.ok(TOOL, *wide, "probabilities=whole")
+    grass.ok("g.region", "n=2", "s=0", "w=0", "e=2", "res=1")
+    grass.ok("r.mapcalc", "segments = 1")
+    grass.ok(TOOL, *wide, "probabilities=part", "segments=segments", "segments_output=objects", "--overwrite")
+    for category in CATEGORIES:
+        np.testing.assert_array_equal(cells(grass, f"part_{category}"), cells(grass, f"whole_{category}"))
+
+
 def test_segments_of_a_network_with_context_equal_means_of_its_scores(grass, models, tmp_path):
     make_scene(grass)
     grass.ok("g.region", "n=18", "s=3", "w=4", "e=25")
@@ -654,6 +723,7 @@ def test_an_interrupted_prediction_leaves_nothing_and_goes_on(grass, models, num
         assert "Traceback" not in error
     changed = grass.error(TOOL, *options[:-2], "margin=doubt", "-r")
     assert "changed since: maps" in changed
+    assert "changed since: blend=, augment=. " in grass.error(TOOL, *options, "blend=crop", "augment=flips", "-r")
     grass.ok(TOOL, *options, "-r")
     assert not (grass.mapset / ".rlearndeep" / "predict_map").exists()
     assert "2|red wins" in grass.ok("r.category", "map=map", "separator=pipe")

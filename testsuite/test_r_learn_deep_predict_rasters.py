@@ -86,3 +86,17 @@ def test_context_beyond_the_date_line_makes_a_part_equal_the_whole(grass_crs, mo
     grass.ok(TOOL, *arguments(models, "context", "part"), "probabilities=part")
     for category in CATEGORIES:
         np.testing.assert_allclose(cells(grass, f"part_{category}"), cells(grass, f"whole_{category}"), atol=1.1e-3)
+
+
+def test_a_patch_far_outside_the_region_sees_the_bands_where_they_begin_again(grass_crs, models):
+    grass = grass_crs("EPSG:4326")
+    grass.ok("g.region", "n=40", "s=0", "w=-178", "e=178", "res=1")
+    grass.ok("r.mapcalc", "red = int(25 * sin(col() * 12.) + 20)")
+    grass.ok("r.mapcalc", "nir = float(row() * 2.25 + col() % 3)")
+    grass.ok("i.group", "group=scene", "input=red,nir")
+    grass.ok("g.region", "w=160", "e=200")
+    grass.ok(TOOL, *arguments(models, "patches", "whole"), "probabilities=whole", "stride=40")
+    grass.ok("g.region", "w=162", "e=167")
+    grass.ok(TOOL, *arguments(models, "patches", "part"), "probabilities=part", "stride=40")
+    for category in CATEGORIES:
+        np.testing.assert_array_equal(cells(grass, f"part_{category}"), cells(grass, f"whole_{category}"))

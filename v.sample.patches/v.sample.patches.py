@@ -652,7 +652,7 @@ def open_files(options: dict, settings, region, groups, labels: Labels, other: L
     from rlearndeep.gis.labels import SceneFiles
     from rlearndeep.gis.rasters import raster_info
 
-    for remark in (remark for group in groups for remark in grid_remarks(group, region)):
+    for remark in (remark for group in groups for remark in grid_remarks(group.rasters, region)):
         gs.warning(remark)
     ignored = open_ignored(options, len(groups))
     for name in filter(None, [labels.raster, other.raster if other else "", *several(options["ignore"])]):

@@ -40,11 +40,13 @@ def open_group(name: str) -> Group:
     Raises:
         DeepLearningError: no such group, an empty group, or a raster of it is missing.
     """
-    if not gs.find_file(name, element="group")["file"]:
+    found = gs.find_file(name, element="group")
+    if not found["file"]:
         raise DeepLearningError(
             f"Imagery group <{name}> must exist; it was not found. Make it with i.group group={name} input=<rasters>."
         )
-    listing = gs.read_command("i.group", group=name, flags="lg", quiet=True)
+    # Without its mapset, i.group knows a group of the current one only.
+    listing = gs.read_command("i.group", group=found["fullname"], flags="lg", quiet=True)
     members = listing.split()
     if not members:
         raise DeepLearningError(
@@ -109,10 +111,10 @@ def semantic_label(raster: str) -> str | None:
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def grid_remarks(group: Group, region: Region) -> list[str]:
-    """One sentence per grid of a group's rasters that differs from the region's; empty when none does."""
+def grid_remarks(rasters: Sequence[RasterInfo], region: Region) -> list[str]:
+    """One sentence per grid of rasters that differs from the region's; empty when none does."""
     grids: dict[tuple[float, float], list[str]] = {}
-    for raster in group.rasters:
+    for raster in rasters:
         if not raster.region.is_aligned_with(region):
             grids.setdefault((raster.region.nsres, raster.region.ewres), []).append(f"<{raster.name}>")
     return [

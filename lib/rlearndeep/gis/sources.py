@@ -78,7 +78,7 @@ class GroupSource:
 
     def remarks(self) -> list[str]:
         """One sentence per raster that is not on the source's grid."""
-        return [remark for group in self.groups for remark in grid_remarks(group, self.region)]
+        return [remark for group in self.groups for remark in grid_remarks(group.rasters, self.region)]
 
 
 def _source(name: str, groups: Sequence[Group], dates: Sequence[str], readers: int) -> GroupSource:

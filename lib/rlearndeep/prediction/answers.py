@@ -235,6 +235,23 @@ def label_remarks(cards: Sequence[ModelCard], names: Sequence[str]) -> list[str]
     ]
 
 
+def tile_remarks(cards: Sequence[ModelCard], names: Sequence[str], tile: tuple[int, int]) -> list[str]:
+    """What the user should know of models that are shown less than in training, for the sake of another one.
+
+    Args:
+        cards: models that answer per cell.
+        names: of the models.
+        tile: rows and columns of what all of them are shown.
+    """
+    rows, cols = tile
+    return [
+        f"'{name}' was trained on patches of {card.patch[0]} x {card.patch[1]} cells and is shown {rows} x {cols}, as "
+        "another model takes no more; its answers may be poor. Predict them one by one and average their maps."
+        for card, name in zip(cards, names, strict=True)
+        if card.reach != 0 and (card.patch[0] > rows or card.patch[1] > cols)
+    ]
+
+
 def check_views(cards: Sequence[ModelCard], augment: str) -> None:
     """See that the networks can look at turned patches.
 

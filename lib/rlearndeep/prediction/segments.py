@@ -30,6 +30,9 @@ _ROWS = 32
 
 _TABLE_ROWS = 8192
 
+# Until it is complete, a table has a longer name, and file systems take 255 bytes.
+_LONGEST_NAME = 240
+
 
 class SegmentIndex:
     """Positions 0..n-1 of segment ids, any integers.
@@ -280,25 +283,40 @@ def check_table_place(path: Path) -> None:
     """See that a table can be written, before the work begins.
 
     Raises:
-        DeepLearningError: there is no such directory, or it may not be written to.
+        DeepLearningError: there is no such directory, it may not be written to, or what is there is no file.
     """
-    if str(path) == "-":
+    if str(path) == "-" or _is_standard_output(path):
         raise DeepLearningError(
-            "The table is written to a file; got '-', and standard output has the report. Name a file."
+            f"The table is written to a file; got '{path}', and standard output has the report. Name a file."
         )
-    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK) or path.is_dir():
+    if len(path.name.encode()) > _LONGEST_NAME:
+        raise DeepLearningError(
+            f"The name of a table has at most {_LONGEST_NAME} characters; got '{path.name}'. Choose a shorter name."
+        )
+    directory, taken = path.resolve().parent, path.exists() and not path.is_file()
+    if taken or not directory.is_dir() or not os.access(directory, os.W_OK):
         raise DeepLearningError(
             f"The table must be writable; '{path}' is not, or its directory does not exist. Choose another place."
         )
+
+
+def _is_standard_output(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # there is nothing yet, or no standard output
+        return False
 
 
 @contextmanager
 def table_file(path: Path, lines: Iterable[str]) -> Iterator[None]:
     """Write a file that gets its name when the ``with`` block ends well, and is forgotten otherwise.
 
+    A link stays one, to the new file.
+
     Raises:
         DeepLearningError: it cannot be written there.
     """
+    path = path.resolve()
     hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _writing(path), open(hidden, "w", encoding="utf-8") as stream:

@@ -103,15 +103,16 @@ def check_shapes(vectors: tuple[int, ...], weights: tuple[int, ...]) -> None:
 
 def nearest(points: Vectors, vectors: Vectors) -> Vectors:
     """Euclidean distance of each point (m, F) to the nearest of the vectors (n, F), (m,)."""
-    # |p - v|^2 is smallest where p.v - |v|^2 / 2 is largest: one matrix product and one maximum.
-    halves = np.einsum("nf,nf->n", vectors, vectors)[:, None] / 2
+    # |p - v|^2 is smallest where p.v - |v|^2 / 2 is largest: one matrix product. The distance itself is taken from the
+    # difference, as near 0 the digits of the product are gone, and others are left with each size of a batch.
+    halves = np.einsum("nf,nf->n", vectors, vectors) / 2
     result = np.empty(len(points), dtype=np.float32)
     for first in range(0, len(points), _POINTS):
         part = points[first : first + _POINTS]
-        likeness = vectors @ part.T
+        likeness = part @ vectors.T
         likeness -= halves
-        squares = np.einsum("mf,mf->m", part, part) - 2 * likeness.max(axis=0)
-        result[first : first + _POINTS] = np.sqrt(np.maximum(squares, 0))
+        apart = part - vectors[likeness.argmax(axis=1)]
+        result[first : first + _POINTS] = np.sqrt(np.einsum("mf,mf->m", apart, apart))
     return result
 
 

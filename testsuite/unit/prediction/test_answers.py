@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, Network
-from rlearndeep.prediction.answers import Member, Question, Subject, check_members, check_views, label_remarks
+from rlearndeep.prediction.answers import (
+    Member,
+    Question,
+    Subject,
+    check_members,
+    check_views,
+    label_remarks,
+    tile_remarks,
+)
+from rlearndeep.prediction.planning import make_plan
 from rlearndeep.prediction.views import VIEWS
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
@@ -119,6 +128,18 @@ def test_models_that_predict_other_things_are_not_averaged():
         check_views([replace(CARD, unit="patch", patch=(4, 6))], "d4")
     check_views([replace(CARD, unit="patch", patch=(4, 6))], "flips")
     check_views([replace(CARD, patch=(4, 6))], "d4")
+
+
+def test_models_that_see_less_than_in_training_for_the_sake_of_another_are_told():
+    wide, single = replace(CARD, patch=(64, 64), reach=9), replace(CARD, patch=(64, 64), reach=0)
+    small = replace(CARD, patch=(16, 32), reach=4, largest=(16, 32))
+
+    def remarks(*cards: ModelCard) -> list[str]:
+        return tile_remarks(cards, ["a", "b"][: len(cards)], make_plan(cards).input_size)
+
+    (remark,) = remarks(small, wide)
+    assert "'b' was trained on patches of 64 x 64 cells and is shown 16 x 32" in remark
+    assert remarks(small) == remarks(small, single) == remarks(wide, single) == remarks(small, small) == []
 
 
 def test_categories_with_other_labels_are_told_and_those_without_a_label_are_not():

@@ -22,6 +22,13 @@ def test_nearest_is_the_smallest_distance_to_any_vector(seed, points, vectors, w
     np.testing.assert_allclose(nearest(here, there)[some], expected, atol=2e-3)
 
 
+def test_a_vector_is_no_distance_away_from_itself_however_long_it_is():
+    vectors = cloud(1, 400, 16, 100.0)
+    np.testing.assert_array_equal(nearest(vectors, vectors), 0)
+    moved = vectors + np.float32(0.001)
+    np.testing.assert_allclose(nearest(moved, vectors), 0.004, rtol=0.02)
+
+
 def test_validation_data_lie_within_the_edge_and_far_data_beyond():
     space = FeatureSpace.of(cloud(1, 500, 8), cloud(2, 300, 8), np.ones(8, np.float32))
     assert (space.novelty(cloud(3, 1000, 8)) <= 1).mean() > 0.95
