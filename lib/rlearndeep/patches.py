@@ -579,6 +579,20 @@ def batches(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int6
         yield from np.array_split(positions, -(-len(positions) // size))
 
 
+def check_distinct(datasets: Sequence[PatchDataset]) -> None:
+    """Refuse a patch directory that is given twice: its patches would count twice.
+
+    Raises:
+        DeepLearningError: there is one, under whatever name.
+    """
+    places = [dataset.path.resolve() for dataset in datasets]
+    for number, (place, dataset) in enumerate(zip(places, datasets, strict=True)):
+        if place in places[:number]:
+            raise DeepLearningError(
+                f"A patch directory counts once; '{dataset.path}' is given twice. Leave one of them out."
+            )
+
+
 def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:
     """The class table of several patch directories, which must have the same classes: categories and labels.
 

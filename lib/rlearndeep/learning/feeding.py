@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.sources import REFERENCE_ALONE, Choice, SiteSource, stack
 from rlearndeep.model import BRANCH
-from rlearndeep.patches import Manifest, PatchDataset, batches, common_classes
+from rlearndeep.patches import Manifest, PatchDataset, batches, check_distinct, common_classes
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization, match_bands, pooled
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Windows
@@ -113,6 +113,7 @@ class Sites:
         Raises:
             DeepLearningError: they do not.
         """
+        check_distinct(datasets)
         first = datasets[0].manifest
         wanted = [source for source in first.sources[1:] if source.name in choice.uses]
         sites = []

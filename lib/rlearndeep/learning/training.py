@@ -38,7 +38,7 @@ from rlearndeep.learning.pretraining import (
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
-from rlearndeep.learning.remarks import of_labels, of_pictures, of_scores, of_sources, of_weights
+from rlearndeep.learning.remarks import of_bands, of_labels, of_pictures, of_scores, of_sites, of_sources, of_weights
 from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
@@ -54,9 +54,6 @@ _TRIAL_PATCHES = 64
 _TRIAL_CELLS = 16384
 _SMALLEST_SIDE = 64
 _FEW = 32
-
-# Labels that vary less than this share of their mean are one value.
-_SMALLEST_SPREAD = 1e-6
 
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
@@ -179,6 +176,8 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     pretraining = _pretraining(settings, chosen, network, parts["training"], backend, initial)
     remarks = (
         *of_labels(sites, parts, counts),
+        *of_bands(sites),
+        *of_sites(datasets),
         *of_sources(sites, parts, bool(settings.sources)),
         *of_weights(initial),
         *(of_ground(pretraining, datasets) if pretraining else ()),
@@ -581,7 +580,7 @@ def _check_labels(training: Part, datasets: Sequence[PatchDataset]) -> None:
 
 def _check_variety(task: str, sites: Sites, counts: NDArray[np.int64], values: BandStatistics | None) -> None:
     if values is not None:
-        if not np.isfinite(values.std) or values.std <= _SMALLEST_SPREAD * max(1.0, abs(values.mean)):
+        if not np.isfinite(values.std) or not values.varies:
             raise DeepLearningError(
                 f"Training needs labels of different values; those of the training part are all {values.mean:g}. "
                 "Sample more places, or change the split."

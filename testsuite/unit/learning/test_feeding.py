@@ -209,6 +209,14 @@ def test_sites_of_other_tasks_or_units_are_refused(tmp_path: Path) -> None:
     first = make_patches(tmp_path / "a", task="value")
     with pytest.raises(DeepLearningError, match="same task"):
         Sites.of([first, make_patches(tmp_path / "b")])
-    manifest = dataclasses.replace(first.manifest, quantity=Quantity("height", "ft"))
+    other = make_patches(tmp_path / "c", task="value")
+    manifest = dataclasses.replace(other.manifest, quantity=Quantity("height", "ft"))
     with pytest.raises(DeepLearningError, match="same units"):
-        Sites.of([first, dataclasses.replace(first, manifest=manifest)])
+        Sites.of([first, dataclasses.replace(other, manifest=manifest)])
+
+
+def test_a_directory_that_is_given_twice_is_refused_under_any_name(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(DeepLearningError, match="link' is given twice"):
+        Sites.of([dataset, make_patches(tmp_path / "b"), PatchDataset.open(tmp_path / "link")])

@@ -371,6 +371,8 @@ def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
     with pytest.raises(DeepLearningError, match="Leave out class_weights="):
         training.prepare([dataset], Settings(class_weights="balanced"), fake_backend())
     labels = np.load(tmp_path / "patches" / "labels.npy")
+    np.save(tmp_path / "patches" / "labels.npy", labels * np.float32(1e-9))
+    assert training.prepare([dataset], Settings(), fake_backend()).target.std == pytest.approx(plan.target.std * 1e-9)
     np.save(tmp_path / "patches" / "labels.npy", np.where(np.isnan(labels), labels, 7).astype(np.float32))
     with pytest.raises(DeepLearningError, match="different values"):
         training.prepare([dataset], Settings(), fake_backend())
