@@ -343,6 +343,12 @@ def score_text(scores: dict[str, Any]) -> str:
     return f"{text}\n\n{outcome_text(scores['pretraining'])}" if scores.get("pretraining") else text
 
 
+def model_directory(name: str) -> Path:
+    """The directory that a ``model=`` names; of a link to one, the directory itself, so that the link stays."""
+    target = Path(name)
+    return target.resolve() if target.is_symlink() else target
+
+
 def check_target(target: Path, overwrite: bool, resume: bool = False) -> None:
     """Refuse a target that would destroy something; a run that is resumed may have made its model already.
 
@@ -598,6 +604,7 @@ def _check_variety(task: str, sites: Sites, counts: NDArray[np.int64], values: B
 def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
     answer = backend.answers(architecture)
     if answer not in (unit, "either"):
+        backend.check_name(architecture)
         wanted = {"cell": "unet", "patch": "resnet18"}[unit]
         raise DeepLearningError(
             f"The architecture must answer for what carries the label; the patches have a label per {unit}, "
