@@ -88,7 +88,9 @@ def of_sources(sites: Sites, parts: Mapping[str, Part], is_chosen: bool) -> Iter
         yield f"{lost} labelled patches are left out: {_needed(sites)} no valid cell there."
     if sites.sites[0].stacked and sites.manifest.unit == "cell":
         yield from _lost_cells(sites, parts)
-    for name in (source.source.name for source in sites.sites[0].branches):
+    branches = [source.source.name for source in sites.sites[0].branches]
+    # Patches without the only source are left out.
+    for name in branches if sites.choice.has_reference or len(branches) > 1 else ():
         without = sum(_without(site.dataset.manifest.report, name) for site in sites.sites)
         if without:
             total = sum(len(site.dataset) for site in sites.sites)

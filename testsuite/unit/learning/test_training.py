@@ -518,6 +518,17 @@ def test_a_source_that_is_missing_is_remarked(tmp_path: Path) -> None:
     assert any(remark.startswith("12 % of the labelled cells") for remark in remarks)
 
 
+@pytest.mark.parametrize(("sources", "said"), ((("auxiliary1",), 0), (("reference", "auxiliary1"), 1)))
+def test_a_source_without_which_patches_are_left_out_is_not_said_to_be_done_without(
+    tmp_path: Path, sources: tuple[str, ...], said: int
+) -> None:
+    dataset = make_sources(tmp_path / "patches", absent=0.3)
+    report = {"sources": [{"name": "auxiliary1", "patches_without": 18}]}
+    dataset = replace(dataset, manifest=replace(dataset.manifest, report=report))
+    plan = training.prepare([dataset], Settings(architecture="fusion", sources=sources), fake_backend())
+    assert sum("learns to do without it" in remark for remark in plan.remarks) == said
+
+
 def test_a_source_left_out_of_the_settings_is_another_run(tmp_path: Path) -> None:
     settings = Settings(sources=("reference", "auxiliary1"))
     dataset = make_sources(tmp_path / "patches", count=10)
