@@ -206,16 +206,20 @@ def _looked_at(datasets: Sequence[PatchDataset], settings: Settings) -> tuple[Si
 
 
 def adopted(settings: Settings, unit: str) -> Settings:
-    """The settings with the network of the model that ``weights`` names, where the user chose no other."""
+    """The settings with the network of the model that ``weights`` names, but for options that the user chose.
+
+    Nothing of it is taken where the user chose another architecture, or labels carry something else.
+    """
     directory = Path(settings.weights)
-    if settings.architecture or settings.network or not (directory / MANIFEST).is_file():
+    if not (directory / MANIFEST).is_file():
         return settings
     card = read_any_card(directory)
-    if card.unit != unit:
+    if card.unit != unit or settings.architecture not in ("", card.network.architecture):
         return settings
-    follows = ("unit", "size", "reference", "sources")
+    chosen = settings.network or {}
+    follows = ("unit", "size", "reference", "sources", *(("depth",) if "encoder" in chosen else ()))
     options = {name: value for name, value in card.network.options.items() if name not in follows}
-    return replace(settings, architecture=card.network.architecture, network=options)
+    return replace(settings, architecture=card.network.architecture, network={**options, **chosen})
 
 
 def train(

@@ -529,6 +529,27 @@ def test_a_source_without_which_patches_are_left_out_is_not_said_to_be_done_with
     assert sum("learns to do without it" in remark for remark in plan.remarks) == said
 
 
+@pytest.mark.parametrize(
+    ("architecture", "network", "expected"),
+    (
+        ("", None, {"hidden": [16], "dropout": 0.1}),
+        ("", {"dropout": 0.3}, {"hidden": [16], "dropout": 0.3}),
+        ("mlp", {}, {"hidden": [16], "dropout": 0.1}),
+        ("fcn_dilated", {}, {}),
+    ),
+)
+def test_a_network_is_that_of_its_weights_but_for_what_was_chosen(
+    tmp_path: Path, architecture: str, network: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    plan = training.prepare([dataset], Settings("mlp", {"hidden": [16], "dropout": 0.1}), fake_backend())
+    training.train(plan, tmp_path / "model", fake_backend())
+    settings = Settings(architecture, network, weights=str(tmp_path / "model"))
+    found = training.prepare([dataset], settings, fake_backend()).network
+    assert found.architecture == (architecture or "mlp")
+    assert {name: value for name, value in found.options.items() if name != "unit"} == expected
+
+
 def test_a_source_left_out_of_the_settings_is_another_run(tmp_path: Path) -> None:
     settings = Settings(sources=("reference", "auxiliary1"))
     dataset = make_sources(tmp_path / "patches", count=10)
