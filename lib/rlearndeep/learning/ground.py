@@ -19,12 +19,17 @@ def lies_over(dataset: PatchDataset, other: PatchDataset, positions: NDArray[np.
         other: the other directory; in another projection nothing is known of the ground, and none does.
         positions: of the patches there.
     """
+    found = np.zeros(len(dataset), dtype=bool)
     if not len(positions) or other.manifest.projection != dataset.manifest.projection:
-        return np.zeros(len(dataset), dtype=bool)
+        return found
     sources = dataset.manifest.reference, other.manifest.reference
     sides = np.sum([np.array(source.shape) * source.resolution for source in sources], axis=0) / 2
     mine, theirs = (
         np.column_stack([rows["north"], rows["east"]]) / sides for rows in (dataset.index, other.index[positions])
     )
-    distance, _ = cKDTree(theirs).query(mine, p=np.inf, distance_upper_bound=1.0)
-    return distance < 1.0 - _TOLERANCE
+    # Sites mostly lie apart, and a tree takes time.
+    near = np.all((mine > theirs.min(axis=0) - 1.0) & (mine < theirs.max(axis=0) + 1.0), axis=1)
+    if near.any():
+        distance, _ = cKDTree(theirs).query(mine[near], p=np.inf, distance_upper_bound=1.0)
+        found[near] = distance < 1.0 - _TOLERANCE
+    return found

@@ -35,7 +35,8 @@ def of_labels(sites: Sites, parts: Mapping[str, Part], counts: Mapping[str, NDAr
 
 def of_sites(datasets: Sequence[PatchDataset]) -> Iterator[str]:
     """Patches that judge the network and show ground that it learns from in another directory."""
-    found = {part: sum(_known(dataset, part, datasets) for dataset in datasets) for part in PARTS[1:]}
+    known = [(dataset, _over_others(dataset, datasets)) for dataset in datasets]
+    found = {part: sum(int(over[dataset.positions(part)].sum()) for dataset, over in known) for part in PARTS[1:]}
     if any(found.values()):
         shown = " and ".join(f"{count} patches of the {part} part" for part, count in found.items() if count)
         yield (
@@ -132,13 +133,13 @@ def of_pictures(largest: tuple[int, int] | None, is_fixed: bool) -> Iterator[str
         )
 
 
-def _known(dataset: PatchDataset, part: str, datasets: Sequence[PatchDataset]) -> int:
-    """Patches of a part that lie over training patches of another directory."""
+def _over_others(dataset: PatchDataset, datasets: Sequence[PatchDataset]) -> NDArray[np.bool_]:
+    """True for each patch that lies over training patches of another directory."""
     over = np.zeros(len(dataset), dtype=bool)
     for other in datasets:
         if other is not dataset:
             over |= lies_over(dataset, other, other.positions("training"))
-    return int(over[dataset.positions(part)].sum())
+    return over
 
 
 def _name(entry: Mapping[str, Any]) -> str:

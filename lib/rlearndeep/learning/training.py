@@ -405,7 +405,8 @@ def fit(
         # GRASS breaks lines of 80 characters and more.
         text = f"Epoch {row['epoch']} of {epochs}: loss {row['training_loss']:.4f}"
         if row[measure.column] is not None:
-            text += f", validation {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
+            score = f"{row[measure.column]:.4f}" if measure.sign > 0 else f"{row[measure.column]:.4g}"
+            text += f", validation {row['validation_loss']:.4f}, {measure.label} {score}"
         progress(row["epoch"], epochs, f"{text}, {time_left(row['epoch'], epochs, row['seconds'])}")
 
     return backend.fit(

@@ -379,6 +379,15 @@ def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
         training.prepare([dataset], Settings(), fake_backend())
 
 
+def test_errors_of_tiny_values_are_told_in_figures_that_say_something(tmp_path: Path) -> None:
+    backend, said = fake_backend(), []
+    plan = training.prepare([make_patches(tmp_path / "patches", task="value")], Settings(), backend)
+    row = {"epoch": 1, "training_loss": 1.0, "validation_loss": 1.0, "validation_rmse": 1.5e-9, "seconds": 1.0}
+    backend.fit = lambda *_, progress, **__: progress(row)
+    training.fit(plan, tmp_path, backend, lambda done, total, text: said.append(text))
+    assert "RMSE 1.5e-09," in said[0]
+
+
 class Brightness(Table):
     """Says how bright the first band is."""
 
