@@ -475,13 +475,20 @@ def job(options: dict, flags: dict) -> dict | None:
     from rlearndeep.learning.options import from_options
     from rlearndeep.learning.pretrained import alone_text, prepare_alone, pretrain_alone
     from rlearndeep.learning.resuming import finished
-    from rlearndeep.learning.training import check_exportable, check_target, prepare, score_text, train
+    from rlearndeep.learning.training import (
+        check_exportable,
+        check_target,
+        model_directory,
+        prepare,
+        score_text,
+        train,
+    )
     from rlearndeep.patches import PatchDataset
 
     settings = from_options(options)
     if is_helper(settings):
         os.environ["GRASS_VERBOSE"] = "-1"
-    target, onnx = Path(options["model"]), Path(options["onnx"]) if options["onnx"] else None
+    target, onnx = model_directory(options["model"]), Path(options["onnx"]) if options["onnx"] else None
     overwrite, resume = gs.overwrite(), flags["r"]
     check_target(target, overwrite, resume)
     backend = get_backend(options["backend"])

@@ -131,6 +131,19 @@ def test_a_model_is_not_replaced_unasked(grass: Grass, tmp_path: Path) -> None:
     assert read_card(precious).network.architecture == "mlp"
 
 
+@pytest.mark.parametrize("stands", (True, False))
+def test_a_link_stays_and_the_directory_behind_it_is_written(grass: Grass, tmp_path: Path, stands: bool) -> None:
+    make_patches(tmp_path / "patches", size=1, count=100)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    if stands:
+        train(grass, tmp_path / "patches", tmp_path / "disk" / "model", "epochs=1", "hidden=4")
+    train(grass, tmp_path / "patches", tmp_path / "link", "epochs=1", "hidden=8", "--overwrite")
+    assert (tmp_path / "link").is_symlink()
+    assert read_card(tmp_path / "disk" / "model").network.options["hidden"] == [8]
+    assert not [*tmp_path.glob(".*"), *(tmp_path / "disk").glob(".*")]
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(grass: Grass, tmp_path: Path) -> None:
     make_patches(tmp_path / "patches", size=1, count=100)
     (tmp_path / "path" / "torch").mkdir(parents=True)

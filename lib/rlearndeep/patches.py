@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -38,7 +38,10 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region
+from rlearndeep.scene.plain import listed, mapping, number, whole
 from rlearndeep.scene.tasks import TASKS, Quantity
+
+Side = TypeVar("Side", int, float)
 
 FORMAT = "rlearndeep-patches"
 VERSION = 1
@@ -127,8 +130,8 @@ class Source:
         return cls(
             str(values["name"]),
             tuple(Band.from_json(band) for band in values["bands"]),
-            tuple(values["shape"]),
-            tuple(values["resolution"]),
+            _pair([whole(side) for side in listed(values["shape"])]),
+            _pair([number(side) for side in listed(values["resolution"])]),
             str(values["dtype"]),
             tuple(BandStatistics.from_json(band) for band in values["statistics"]),
             tuple(str(date) for date in values.get("dates", ())),
@@ -227,9 +230,9 @@ class Manifest:
             sources=tuple(Source.from_json(source) for source in values["sources"]),
             classes=ClassTable.from_json(values["classes"]),
             region=Region.from_json(values["region"]),
-            projection=values["projection"],
-            extent=tuple(values["extent"]) if values["extent"] else None,
-            report=values["report"],
+            projection=mapping(values["projection"]),
+            extent=_box([number(side) for side in listed(values["extent"])]) if values["extent"] else None,
+            report=mapping(values["report"]),
             command=str(values["command"]),
             created=str(values["created"]),
             task=str(values["task"]),
@@ -268,7 +271,7 @@ class PatchDataset:
             dataset._check()
         except DeepLearningError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise DeepLearningError(
                 f"A patch directory must be whole; '{directory}' is damaged ({type(error).__name__}: {error}). "
                 "Sample the patches again with v.sample.patches."
@@ -317,8 +320,28 @@ class PatchDataset:
                 raise ValueError(f"{source.name}.npy has shape {self.images(source.name).shape}, expected {expected}")
             if self.valid(source.name).shape != (count, *source.valid_shape):
                 raise ValueError(f"{source.name}_valid.npy does not fit {source.name}.npy")
+            _check_type(f"{source.name}.npy", self.images(source.name), np.dtype(source.dtype))
+            _check_type(f"{source.name}_valid.npy", self.valid(source.name), np.dtype(bool))
+            if len(source.statistics) not in (0, len(source.bands)):
+                raise ValueError(f"{source.name} has {len(source.bands)} bands, and statistics of others")
         if self.labels.shape != (count, *self.manifest.label_shape):
             raise ValueError(f"labels.npy has shape {self.labels.shape}")
+        _check_type("labels.npy", self.labels, self.manifest.label_dtype)
+
+
+def _check_type(name: str, array: NDArray, expected: np.dtype) -> None:
+    if array.dtype != expected or expected.kind not in "biuf":
+        raise ValueError(f"{name} holds {array.dtype}, expected {expected}")
+
+
+def _pair(sides: list[Side]) -> tuple[Side, Side]:
+    first, second = sides
+    return first, second
+
+
+def _box(sides: list[float]) -> tuple[float, float, float, float]:
+    west, south, east, north = sides
+    return west, south, east, north
 
 
 def check_new_directory(path: str | os.PathLike, overwrite: bool) -> Path:
@@ -577,6 +600,20 @@ def batches(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int6
     """
     if len(positions):
         yield from np.array_split(positions, -(-len(positions) // size))
+
+
+def check_distinct(datasets: Sequence[PatchDataset]) -> None:
+    """Refuse a patch directory that is given twice: its patches would count twice.
+
+    Raises:
+        DeepLearningError: there is one, under whatever name.
+    """
+    places = [dataset.path.resolve() for dataset in datasets]
+    for position, (place, dataset) in enumerate(zip(places, datasets, strict=True)):
+        if place in places[:position]:
+            raise DeepLearningError(
+                f"A patch directory counts once; '{dataset.path}' is given twice. Leave one of them out."
+            )
 
 
 def common_classes(datasets: Sequence[PatchDataset]) -> ClassTable:

@@ -241,6 +241,14 @@ def test_removed_patches_are_gone_and_all_others_stay(tmp_path, count, data):
         lambda path: edit(path, lambda values: values.pop("sources")),
         lambda path: edit(path, lambda values: values["region"].pop("rows")),
         lambda path: edit(path, lambda values: values["sources"][0].update(bands=["red"])),
+        lambda path: retype(path / "labels.npy", np.int64),
+        lambda path: retype(path / "reference.npy", np.complex64),
+        lambda path: retype(path / "reference_valid.npy", np.uint8),
+        lambda path: edit(path, lambda values: values["sources"][0]["statistics"].append(STATISTICS)),
+        lambda path: edit(path, lambda values: values["sources"][0].update(resolution=["a", "b"])),
+        lambda path: edit(path, lambda values: values.update(extent=[1.0, 2.0])),
+        lambda path: edit(path, lambda values: values.update(report=[])),
+        lambda path: (path / "dataset.json").write_text("[" * 100000),
     ],
 )
 def test_damage_is_one_sentence_with_the_way_out(tmp_path, damage):
@@ -267,6 +275,14 @@ def test_a_flipped_bit_in_a_header_is_one_sentence_or_changes_nothing(tmp_path, 
             assert "\n" not in str(error)
             refused += 1
     assert refused > 128
+
+
+STATISTICS = {"count": 1, "mean": 0.0, "std": 0.0, "minimum": 0.0, "maximum": 0.0}
+
+
+def retype(file: Path, dtype: type) -> None:
+    """Store an array in another type."""
+    np.save(file, np.load(file).astype(dtype))
 
 
 def edit(path: Path, change) -> None:

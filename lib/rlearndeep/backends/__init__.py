@@ -2,7 +2,7 @@
 
 Every back-end is a module with the same functions::
 
-    answers(architecture) -> "cell", "patch" or "either"
+    answers(architecture) -> "cell", "patch" or "either"; check_name(architecture), which refuses what does not exist
     stride(network) -> cells; largest(network) -> sides of the largest picture it can be shown, or None
     check(network, options, task, size), which trains nothing
     build(network) -> network of the framework

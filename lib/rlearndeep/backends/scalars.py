@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rlearndeep.backends import require
@@ -31,6 +33,7 @@ class Log:
         self._events = require("tensorboard.compat.proto.event_pb2", _PURPOSE, package="tensorboard")
         self._summaries = require("tensorboard.compat.proto.summary_pb2", _PURPOSE, package="tensorboard")
         try:
+            _try_writing(Path(directory))
             self._file = writer.EventFileWriter(directory)
         except OSError as error:
             raise DeepLearningError(
@@ -50,6 +53,13 @@ class Log:
         summary = self._summaries.Summary(value=values)
         self._file.add_event(self._events.Event(wall_time=time.time(), step=row["epoch"], summary=summary))
         self._file.flush()
+
+
+def _try_writing(directory: Path) -> None:
+    """Make a directory and a file in it: where TensorFlow is installed, it does this with errors of its own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=directory):
+        pass
 
 
 def open_log(directory: str, done: int) -> Log | NoLog:

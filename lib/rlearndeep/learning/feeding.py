@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.sources import REFERENCE_ALONE, Choice, SiteSource, stack
 from rlearndeep.model import BRANCH
-from rlearndeep.patches import Manifest, PatchDataset, batches, common_classes
+from rlearndeep.patches import Manifest, PatchDataset, batches, check_distinct, common_classes
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization, match_bands, pooled
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Windows
@@ -113,6 +113,7 @@ class Sites:
         Raises:
             DeepLearningError: they do not.
         """
+        check_distinct(datasets)
         first = datasets[0].manifest
         wanted = [source for source in first.sources[1:] if source.name in choice.uses]
         sites = []
@@ -307,14 +308,19 @@ class Part:
         return np.where(known & (stored != self.unlabelled), stored.astype(np.int64), UNLABELLED)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Number of labelled cells (or patches) per class; of patches with the class where one may have several."""
-        count = len(self.sites.classes)
+        """Number of labelled cells (or patches) per class; of patches with the class where one may have several.
+
+        Raises:
+            DeepLearningError: a label is none of the classes, or neither present nor absent.
+        """
+        count, several = len(self.sites.classes), self.sites.manifest.task == "presence"
         total = np.zeros(count, dtype=np.int64)
         for labels in self._labels() if count else ():
-            if self.sites.manifest.task == "presence":
+            _check_known(labels, 2 if several else count)
+            if several:
                 total += (labels == 1).sum(axis=0)
             else:
-                total += np.bincount(labels[labels != UNLABELLED].ravel(), minlength=count)[:count]
+                total += np.bincount(labels[labels != UNLABELLED].ravel(), minlength=count)
         return total
 
     def hidden_cells(self) -> tuple[int, int]:
@@ -356,6 +362,15 @@ def _labelled(dataset: PatchDataset, part: str) -> NDArray[np.int64]:
     labels = dataset.read_labels(positions)
     none = np.isnan(labels) if dataset.manifest.task == "value" else labels == UNLABELLED
     return positions[~none.all(axis=tuple(range(1, none.ndim)))]
+
+
+def _check_known(labels: NDArray, count: int) -> None:
+    largest = labels.max(initial=UNLABELLED)
+    if largest >= count:
+        raise DeepLearningError(
+            f"Labels of patches must be numbers below {count}, those of their classes; labels.npy has {largest}. "
+            "Sample the patches again with v.sample.patches."
+        )
 
 
 def joined(parts: Sequence[Any]) -> Images:

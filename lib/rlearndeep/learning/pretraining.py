@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.learning.feeding import Part, Raw, Site, Sites
+from rlearndeep.learning.ground import lies_over
 from rlearndeep.learning.options import Settings, default_rate
 from rlearndeep.learning.progress import time_left
 from rlearndeep.learning.resuming import Done
 from rlearndeep.learning.sources import Choice, SiteSource
 from rlearndeep.learning.tasks import Measure
 from rlearndeep.model import Network
-from rlearndeep.patches import Manifest, PatchDataset
+from rlearndeep.patches import Manifest, PatchDataset, check_distinct
 from rlearndeep.scene.bands import match_bands
 from rlearndeep.scene.classes import ClassTable
 
@@ -35,7 +35,6 @@ LOSS = Measure("loss", "loss", -1, float)
 """What chooses the best epoch: the contrastive loss of patches that were held out."""
 
 _FEWEST = 32
-_TOLERANCE = 1e-6
 _HELD_OUT, _FEWEST_HELD_OUT, _MOST_HELD_OUT = 0.1, 8, 512
 _SMALLEST_BATCH, _LARGEST_BATCH, _FEWEST_STEPS = 8, 128, 8
 _STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 20, 100
@@ -152,6 +151,7 @@ def gathered(paths: Sequence[str], like: Manifest, choice: Choice) -> Sites:
         DeepLearningError: one of them is none, their patches differ in size, or bands or sources are missing.
     """
     datasets = [PatchDataset.open(path) for path in paths]
+    check_distinct(datasets)
     for other in datasets[1:]:
         shapes = [str(dataset.manifest.reference.shape) for dataset in (datasets[0], other)]
         if shapes[0] != shapes[1]:
@@ -253,27 +253,14 @@ def of_ground(plan: Pretraining, labelled: Sequence[PatchDataset]) -> Iterator[s
     for dataset in plan.datasets:
         shown = np.zeros(len(dataset), dtype=bool)
         for other in labelled:
-            if other.manifest.projection == dataset.manifest.projection and dataset.path != other.path:
-                shown |= _over(dataset, other, other.positions("test"))
+            if dataset.path != other.path:
+                shown |= lies_over(dataset, other, other.positions("test"))
         count += int(shown[dataset.positions("training")].sum())
     if count:
         yield (
             f"{count} patches of unlabelled= lie over patches of the test part: the encoder knows their pixels, though "
             "not their labels, and the scores of the test part may be better than elsewhere."
         )
-
-
-def _over(dataset: PatchDataset, other: PatchDataset, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True for each patch that shares ground with one of the patches of the other directory."""
-    if not len(positions):
-        return np.zeros(len(dataset), dtype=bool)
-    sources = dataset.manifest.reference, other.manifest.reference
-    sides = np.sum([np.array(source.shape) * source.resolution for source in sources], axis=0) / 2
-    mine, theirs = (
-        np.column_stack([rows["north"], rows["east"]]) / sides for rows in (dataset.index, other.index[positions])
-    )
-    distance, _ = cKDTree(theirs).query(mine, p=np.inf, distance_upper_bound=1.0)
-    return distance < 1.0 - _TOLERANCE
 
 
 def outcome(found: Any) -> dict[str, Any]:

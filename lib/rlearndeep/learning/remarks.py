@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.learning.feeding import Part, Sites
+from rlearndeep.learning.ground import lies_over
 from rlearndeep.learning.sources import FUSION
+from rlearndeep.patches import PARTS, PatchDataset
+from rlearndeep.scene.bands import SMALLEST_SPREAD
 
 # A smaller share of labels that are lost is not worth a message.
 _NOTABLE = 0.01
 _RARE = 0.05
+
+# A deviation of so few roundings loses some percent of itself.
+_ROUNDINGS = 16
 
 
 def of_labels(sites: Sites, parts: Mapping[str, Part], counts: Mapping[str, NDArray[np.int64]]) -> Iterator[str]:
@@ -25,6 +31,43 @@ def of_labels(sites: Sites, parts: Mapping[str, Part], counts: Mapping[str, NDAr
         yield "There is no validation part: all epochs are trained and the last one is kept."
     if not len(parts["validation"]) and not len(parts["test"]):
         yield "There is neither a validation nor a test part: the scores are those of the training part."
+
+
+def of_sites(datasets: Sequence[PatchDataset]) -> Iterator[str]:
+    """Patches that judge the network and show ground that it learns from in another directory."""
+    known = [(dataset, _over_others(dataset, datasets)) for dataset in datasets]
+    found = {part: sum(int(over[dataset.positions(part)].sum()) for dataset, over in known) for part in PARTS[1:]}
+    if any(found.values()):
+        shown = " and ".join(f"{count} patches of the {part} part" for part, count in found.items() if count)
+        yield (
+            f"{shown} lie over training patches of another directory of patches=: the network knows their ground, and "
+            "the scores may be better than elsewhere. Sample places that lie apart, or split all by one column "
+            "(split=column)."
+        )
+
+
+def of_bands(sites: Sites) -> Iterator[str]:
+    """Bands that tell a network little, or less than they could."""
+    names = [source.source.name for source in sites.sites[0].branches]
+    bands = [*zip(sites.bands, sites.statistics, strict=True)] if sites.choice.has_reference else []
+    for source in (entry.source for entry in sites.further if entry.source.name in names):
+        bands += zip(source.bands, sites.statistics_of(source.name), strict=True)
+    same = [band.name for band, values in bands if not values.varies]
+    if same:
+        yield (
+            f"The network learns nothing of {', '.join(same)}: its values in the training part are the same, or "
+            "differ by less than seven digits tell."
+        )
+    coarse = [
+        f"{band.name} (mean {values.mean:g}, standard deviation {values.std:g})"
+        for band, values in bands
+        if values.varies and values.std < _ROUNDINGS * SMALLEST_SPREAD * abs(values.mean)
+    ]
+    if coarse:
+        yield (
+            f"Networks compute with seven digits, which round off much of the differences in {', '.join(coarse)}. "
+            "Subtract a number near the mean with r.mapcalc before sampling."
+        )
 
 
 def of_weights(initial: Any) -> Iterator[str]:
@@ -46,7 +89,9 @@ def of_sources(sites: Sites, parts: Mapping[str, Part], is_chosen: bool) -> Iter
         yield f"{lost} labelled patches are left out: {_needed(sites)} no valid cell there."
     if sites.sites[0].stacked and sites.manifest.unit == "cell":
         yield from _lost_cells(sites, parts)
-    for name in (source.source.name for source in sites.sites[0].branches):
+    branches = [source.source.name for source in sites.sites[0].branches]
+    # Patches without the only source are left out.
+    for name in branches if sites.choice.has_reference or len(branches) > 1 else ():
         without = sum(_without(site.dataset.manifest.report, name) for site in sites.sites)
         if without:
             total = sum(len(site.dataset) for site in sites.sites)
@@ -86,6 +131,15 @@ def of_pictures(largest: tuple[int, int] | None, is_fixed: bool) -> Iterator[str
             f"{why}: maps will be made from tiles of the size of a patch. For better ones, sample larger patches "
             "(size=)."
         )
+
+
+def _over_others(dataset: PatchDataset, datasets: Sequence[PatchDataset]) -> NDArray[np.bool_]:
+    """True for each patch that lies over training patches of another directory."""
+    over = np.zeros(len(dataset), dtype=bool)
+    for other in datasets:
+        if other is not dataset:
+            over |= lies_over(dataset, other, other.positions("training"))
+    return over
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from rlearndeep.learning.pretraining import (
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
-from rlearndeep.learning.remarks import of_labels, of_pictures, of_scores, of_sources, of_weights
+from rlearndeep.learning.remarks import of_bands, of_labels, of_pictures, of_scores, of_sites, of_sources, of_weights
 from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
@@ -54,9 +54,6 @@ _TRIAL_PATCHES = 64
 _TRIAL_CELLS = 16384
 _SMALLEST_SIDE = 64
 _FEW = 32
-
-# Labels that vary less than this share of their mean are one value.
-_SMALLEST_SPREAD = 1e-6
 
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
@@ -179,6 +176,8 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     pretraining = _pretraining(settings, chosen, network, parts["training"], backend, initial)
     remarks = (
         *of_labels(sites, parts, counts),
+        *of_bands(sites),
+        *of_sites(datasets),
         *of_sources(sites, parts, bool(settings.sources)),
         *of_weights(initial),
         *(of_ground(pretraining, datasets) if pretraining else ()),
@@ -207,16 +206,20 @@ def _looked_at(datasets: Sequence[PatchDataset], settings: Settings) -> tuple[Si
 
 
 def adopted(settings: Settings, unit: str) -> Settings:
-    """The settings with the network of the model that ``weights`` names, where the user chose no other."""
+    """The settings with the network of the model that ``weights`` names, but for options that the user chose.
+
+    Nothing of it is taken where the user chose another architecture, or labels carry something else.
+    """
     directory = Path(settings.weights)
-    if settings.architecture or settings.network or not (directory / MANIFEST).is_file():
+    if not (directory / MANIFEST).is_file():
         return settings
     card = read_any_card(directory)
-    if card.unit != unit:
+    if card.unit != unit or settings.architecture not in ("", card.network.architecture):
         return settings
-    follows = ("unit", "size", "reference", "sources")
+    chosen = settings.network or {}
+    follows = ("unit", "size", "reference", "sources", *(("depth",) if "encoder" in chosen else ()))
     options = {name: value for name, value in card.network.options.items() if name not in follows}
-    return replace(settings, architecture=card.network.architecture, network=options)
+    return replace(settings, architecture=card.network.architecture, network={**options, **chosen})
 
 
 def train(
@@ -344,6 +347,12 @@ def score_text(scores: dict[str, Any]) -> str:
     return f"{text}\n\n{outcome_text(scores['pretraining'])}" if scores.get("pretraining") else text
 
 
+def model_directory(name: str) -> Path:
+    """The directory that a ``model=`` names; of a link to one, the directory itself, so that the link stays."""
+    target = Path(name)
+    return target.resolve() if target.is_symlink() else target
+
+
 def check_target(target: Path, overwrite: bool, resume: bool = False) -> None:
     """Refuse a target that would destroy something; a run that is resumed may have made its model already.
 
@@ -396,7 +405,8 @@ def fit(
         # GRASS breaks lines of 80 characters and more.
         text = f"Epoch {row['epoch']} of {epochs}: loss {row['training_loss']:.4f}"
         if row[measure.column] is not None:
-            text += f", validation {row['validation_loss']:.4f}, {measure.label} {row[measure.column]:.4f}"
+            score = f"{row[measure.column]:.4f}" if measure.sign > 0 else f"{row[measure.column]:.4g}"
+            text += f", validation {row['validation_loss']:.4f}, {measure.label} {score}"
         progress(row["epoch"], epochs, f"{text}, {time_left(row['epoch'], epochs, row['seconds'])}")
 
     return backend.fit(
@@ -581,7 +591,7 @@ def _check_labels(training: Part, datasets: Sequence[PatchDataset]) -> None:
 
 def _check_variety(task: str, sites: Sites, counts: NDArray[np.int64], values: BandStatistics | None) -> None:
     if values is not None:
-        if not np.isfinite(values.std) or values.std <= _SMALLEST_SPREAD * max(1.0, abs(values.mean)):
+        if not np.isfinite(values.std) or not values.varies:
             raise DeepLearningError(
                 f"Training needs labels of different values; those of the training part are all {values.mean:g}. "
                 "Sample more places, or change the split."
@@ -599,6 +609,7 @@ def _check_variety(task: str, sites: Sites, counts: NDArray[np.int64], values: B
 def _check_answer(architecture: str, unit: str, backend: ModuleType) -> None:
     answer = backend.answers(architecture)
     if answer not in (unit, "either"):
+        backend.check_name(architecture)
         wanted = {"cell": "unet", "patch": "resnet18"}[unit]
         raise DeepLearningError(
             f"The architecture must answer for what carries the label; the patches have a label per {unit}, "

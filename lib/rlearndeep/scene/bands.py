@@ -14,8 +14,11 @@ from rlearndeep.scene.plain import listed, mapping, number, text, whole
 
 STANDARDIZE = ("band", "cell", "none")
 
-# A band (or a cell) that hardly varies is centred but not stretched.
-SMALLEST_SPREAD = 1e-6
+SMALLEST_SPREAD = float(np.finfo(np.float32).eps)
+"""A band (or a cell) that varies less, as a share of its mean, is rounding: it is centred but not stretched."""
+
+# The inverse of a smaller deviation is no float32.
+_SMALLEST_DEVIATION = float(np.finfo(np.float32).tiny)
 
 _MOST_SHOWN = 20
 _LONGEST_SHOWN = 100
@@ -81,6 +84,11 @@ class BandStatistics:
             max(self.maximum, other.maximum),
         )
 
+    @property
+    def varies(self) -> bool:
+        """Whether the values differ by more than rounding, whatever their unit."""
+        return self.std > max(SMALLEST_SPREAD * abs(self.mean), _SMALLEST_DEVIATION)
+
     def to_json(self) -> dict:
         """Plain values for a manifest; an empty set has null limits."""
         values = asdict(self)
@@ -131,7 +139,7 @@ class Normalization:
         return cls(
             method,
             tuple(band.mean for band in statistics),
-            tuple(band.std if band.std > SMALLEST_SPREAD else 1.0 for band in statistics),
+            tuple(band.std if band.varies else 1.0 for band in statistics),
         )
 
     def apply(self, values: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -151,9 +159,10 @@ class Normalization:
         else:
             result = values.astype(np.float32)
         if self.method == "cell":
-            result -= result.mean(axis=-3, keepdims=True)
+            middle = result.mean(axis=-3, keepdims=True)
+            result -= middle
             spread = result.std(axis=-3, keepdims=True)
-            result /= np.where(spread > SMALLEST_SPREAD, spread, 1.0)
+            result /= np.where(spread > SMALLEST_SPREAD * np.abs(middle), spread, 1.0)
         if not valid.all():
             np.copyto(result, 0.0, where=~valid[..., None, :, :])
         return result

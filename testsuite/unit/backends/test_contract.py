@@ -522,6 +522,13 @@ def test_what_keras_cannot_serve_is_refused_by_name_before_training(values: dict
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "unknown"), (("torch", "unett"), ("keras", "unett"), ("keras", "fpn")))
+def test_a_network_that_does_not_exist_is_not_said_to_answer_otherwise(tmp_path: Path, name: str, unknown: str) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    with pytest.raises(DeepLearningError, match=f"The architecture must be one .*got '{unknown}'"):
+        prepare([dataset], Settings(architecture=unknown), get_backend(name))
+
+
 def test_keras_cannot_pre_train_and_says_so() -> None:
     with pytest.raises(DeepLearningError, match=r"it got pretrain for 'cnn'.*choose backend=torch"):
         get_backend("keras").check_pretraining(Network("cnn", 4, 3), resolved(Settings(), "patch", (8, 8), 20), (8, 8))

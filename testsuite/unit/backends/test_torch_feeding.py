@@ -33,6 +33,14 @@ def test_normalisation_is_that_of_prediction(method: str, dtype: type) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_small_numbers_are_standardised_over_the_bands_of_a_cell_as_in_prediction() -> None:
+    values = np.random.default_rng(1).normal(3e-9, 1e-9, (3, 4, 5, 6))
+    valid = np.ones((3, 5, 6), dtype=bool)
+    found = normalized(torch.from_numpy(values), torch.from_numpy(valid), Normalization("cell")).numpy()
+    np.testing.assert_allclose(found, Normalization("cell").apply(values, valid), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=1), 1, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("unit", "task"),
     (("cell", "class"), ("patch", "class"), ("patch", "presence"), ("cell", "value"), ("patch", "value")),

@@ -695,6 +695,13 @@ def test_the_log_of_tensorboard_has_a_value_per_epoch(tmp_path: Path) -> None:
         assert [event.value for event in events.Scalars(name)] == pytest.approx([row[name] for row in result.history])
 
 
+def test_a_log_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+    training, validation = parts(tmp_path, size=4, count=20)
+    (tmp_path / "log").write_text("no directory")
+    with pytest.raises(DeepLearningError, match=r"tensorboard= must be writable; '.*log' is not"):
+        fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"))
+
+
 def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     settings = resolved(Settings(architecture="mlp", tensorboard="log", device="cpu"), "cell", (4, 4), 10)
@@ -807,6 +814,15 @@ def test_other_processes_than_the_options_say_are_refused(
     with pytest.raises(DeepLearningError, match=f"devices= and nodes= must say .* got {devices} and 1 .*") as caught:
         fitted(tmp_path, training, None, devices=devices)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_machines_on_which_nothing_starts_the_tool_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, _ = parts(tmp_path, size=4, count=8)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(DeepLearningError, match=r"torchrun or srun started; got 1 and 2 \(none of them started"):
+        fitted(tmp_path, training, None, nodes=2)
 
 
 class _OnGPU(torch.Tensor):

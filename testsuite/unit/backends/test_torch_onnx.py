@@ -81,6 +81,15 @@ def test_onnxruntime_gives_our_scores_from_raw_values(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_small_numbers_are_standardised_over_the_bands_of_a_cell_in_the_file_too(tmp_path: Path) -> None:
+    model = card(Network("mlp", 2, 3, {"hidden": [4]}), method="cell")
+    session = exported(tmp_path, model)
+    raw = np.random.default_rng(1).normal(3e-9, 1e-9, (1, 2, *tile(model))).astype(np.float32)
+    images = model.normalization.apply(raw, np.ones((1, *tile(model)), dtype=bool))
+    expected = backend.load(tmp_path, model, "cpu", "32").predict(images)
+    np.testing.assert_allclose(session.run(None, {"images": raw})[0], expected, atol=1e-4)
+
+
 def test_what_the_plugin_divides_by_255_is_raw_again() -> None:
     found = metadata(card(Network("unet", 2, 3)))
     pixels = np.array([0, 17, 255], dtype=np.uint8)[:, None] * np.ones(2)

@@ -209,6 +209,25 @@ def test_sites_of_other_tasks_or_units_are_refused(tmp_path: Path) -> None:
     first = make_patches(tmp_path / "a", task="value")
     with pytest.raises(DeepLearningError, match="same task"):
         Sites.of([first, make_patches(tmp_path / "b")])
-    manifest = dataclasses.replace(first.manifest, quantity=Quantity("height", "ft"))
+    other = make_patches(tmp_path / "c", task="value")
+    manifest = dataclasses.replace(other.manifest, quantity=Quantity("height", "ft"))
     with pytest.raises(DeepLearningError, match="same units"):
-        Sites.of([first, dataclasses.replace(first, manifest=manifest)])
+        Sites.of([first, dataclasses.replace(other, manifest=manifest)])
+
+
+def test_a_directory_that_is_given_twice_is_refused_under_any_name(tmp_path: Path) -> None:
+    dataset = make_patches(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(DeepLearningError, match="link' is given twice"):
+        Sites.of([dataset, make_patches(tmp_path / "b"), PatchDataset.open(tmp_path / "link")])
+
+
+@pytest.mark.parametrize(
+    ("unit", "task", "wrong"), (("cell", "class", 3), ("patch", "class", 200), ("patch", "presence", 2))
+)
+def test_labels_that_are_no_class_are_refused(tmp_path: Path, unit: str, task: str, wrong: int) -> None:
+    labels = np.load(make_patches(tmp_path / "a", unit, 8, task=task).path / "labels.npy")
+    labels.flat[0] = wrong
+    np.save(tmp_path / "a" / "labels.npy", labels)
+    with pytest.raises(DeepLearningError, match=f"labels.npy has {wrong}"):
+        training(PatchDataset.open(tmp_path / "a")).class_counts()

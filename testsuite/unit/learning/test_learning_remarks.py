@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rlearndeep.accuracy.metrics import presence_scores, scores
 from rlearndeep.backends import get_backend
+from rlearndeep.learning.feeding import Sites
 from rlearndeep.learning.options import Settings
-from rlearndeep.learning.remarks import of_scores
+from rlearndeep.learning.remarks import of_bands, of_scores, of_sites
 from rlearndeep.learning.training import prepare, train
 from rlearndeep.model import read_card
+from rlearndeep.patches import PatchDataset
+from rlearndeep.scene.bands import BandStatistics
 from synthetic_patches import CLASSES, make_patches
 
 
@@ -49,3 +54,39 @@ def test_a_class_that_costs_nothing_is_reported_as_never_found(tmp_path: Path) -
     (remark,) = (text for text in said if "finds no cell of class 30" in text)
     assert remark in read_card(tmp_path / "model").training["remarks"]
     assert "finds no cell of class 30" in (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("values", "remark"),
+    (
+        ([7.0, 7.0], "learns nothing of b1:"),
+        ([5e7, 5e7 + 0.1], "learns nothing of b1:"),
+        ([5e6, 5e6 + 2.0], r"round off much of the differences in b1 \(mean 5e\+06, standard deviation 1\)"),
+        ([5e6, 5e6 + 200.0], None),
+        ([1e-9, 2e-9], None),
+    ),
+)
+def test_bands_that_tell_little_are_named(tmp_path: Path, values: list[float], remark: str | None) -> None:
+    dataset = make_patches(tmp_path / "patches", bands=2)
+    (source,) = dataset.manifest.sources
+    statistics = source.statistics[0], BandStatistics.of(np.array(values))
+    manifest = replace(dataset.manifest, sources=(replace(source, statistics=statistics),))
+    found = list(of_bands(Sites.of([replace(dataset, manifest=manifest)])))
+    assert len(found) == (remark is not None)
+    assert remark is None or re.search(remark, found[0])
+
+
+def test_patches_of_a_test_part_over_training_patches_of_another_directory_are_counted(tmp_path: Path) -> None:
+    """Patches are 160 map units wide. The first test patch lies 1 unit over a training patch, another touches one."""
+    datasets = []
+    for name, parts, easts in (("a", (0, 0, 2), (80.0, 2000.0, 1000.0)), ("b", (0, 2, 2), (5000.0, 239.0, 2160.0))):
+        dataset = make_patches(tmp_path / name, count=3)
+        index = np.array(dataset.index)
+        index["part"], index["east"], index["north"] = parts, easts, 80.0
+        np.save(dataset.path / "index.npy", index)
+        datasets.append(PatchDataset.open(dataset.path))
+    (remark,) = of_sites(datasets)
+    assert remark.startswith("1 patches of the test part lie over training patches of another directory")
+    elsewhere = replace(datasets[1].manifest, projection={"name": "another", "epsg": 1, "wkt": None})
+    assert not list(of_sites([datasets[0], replace(datasets[1], manifest=elsewhere)]))
+    assert not list(of_sites(datasets[:1]))

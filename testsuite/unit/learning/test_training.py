@@ -67,6 +67,7 @@ def fake_backend(
         FILE="weights.safetensors",
         answers=lambda architecture: "patch" if architecture == "resnet18" else "cell",
         check=lambda network, options, task, size=None: None,
+        check_name=lambda architecture: None,
         epochs_done=lambda folder: int((folder / "done").read_text()) if (folder / "done").is_file() else 0,
         initial_weights=lambda weights, target: None,
         Target=lambda *values: values,
@@ -371,9 +372,20 @@ def test_values_have_no_class_weights_and_must_differ(tmp_path: Path) -> None:
     with pytest.raises(DeepLearningError, match="Leave out class_weights="):
         training.prepare([dataset], Settings(class_weights="balanced"), fake_backend())
     labels = np.load(tmp_path / "patches" / "labels.npy")
+    np.save(tmp_path / "patches" / "labels.npy", labels * np.float32(1e-9))
+    assert training.prepare([dataset], Settings(), fake_backend()).target.std == pytest.approx(plan.target.std * 1e-9)
     np.save(tmp_path / "patches" / "labels.npy", np.where(np.isnan(labels), labels, 7).astype(np.float32))
     with pytest.raises(DeepLearningError, match="different values"):
         training.prepare([dataset], Settings(), fake_backend())
+
+
+def test_errors_of_tiny_values_are_told_in_figures_that_say_something(tmp_path: Path) -> None:
+    backend, said = fake_backend(), []
+    plan = training.prepare([make_patches(tmp_path / "patches", task="value")], Settings(), backend)
+    row = {"epoch": 1, "training_loss": 1.0, "validation_loss": 1.0, "validation_rmse": 1.5e-9, "seconds": 1.0}
+    backend.fit = lambda *_, progress, **__: progress(row)
+    training.fit(plan, tmp_path, backend, lambda done, total, text: said.append(text))
+    assert "RMSE 1.5e-09," in said[0]
 
 
 class Brightness(Table):
@@ -513,6 +525,38 @@ def test_a_source_that_is_missing_is_remarked(tmp_path: Path) -> None:
     absent = int((~dataset.valid("auxiliary1").any(axis=(1, 2))).sum())
     assert lost.startswith(f"{absent} ") and "auxiliary1 has" in lost
     assert any(remark.startswith("12 % of the labelled cells") for remark in remarks)
+
+
+@pytest.mark.parametrize(("sources", "said"), ((("auxiliary1",), 0), (("reference", "auxiliary1"), 1)))
+def test_a_source_without_which_patches_are_left_out_is_not_said_to_be_done_without(
+    tmp_path: Path, sources: tuple[str, ...], said: int
+) -> None:
+    dataset = make_sources(tmp_path / "patches", absent=0.3)
+    report = {"sources": [{"name": "auxiliary1", "patches_without": 18}]}
+    dataset = replace(dataset, manifest=replace(dataset.manifest, report=report))
+    plan = training.prepare([dataset], Settings(architecture="fusion", sources=sources), fake_backend())
+    assert sum("learns to do without it" in remark for remark in plan.remarks) == said
+
+
+@pytest.mark.parametrize(
+    ("architecture", "network", "expected"),
+    (
+        ("", None, {"hidden": [16], "dropout": 0.1}),
+        ("", {"dropout": 0.3}, {"hidden": [16], "dropout": 0.3}),
+        ("mlp", {}, {"hidden": [16], "dropout": 0.1}),
+        ("fcn_dilated", {}, {}),
+    ),
+)
+def test_a_network_is_that_of_its_weights_but_for_what_was_chosen(
+    tmp_path: Path, architecture: str, network: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    plan = training.prepare([dataset], Settings("mlp", {"hidden": [16], "dropout": 0.1}), fake_backend())
+    training.train(plan, tmp_path / "model", fake_backend())
+    settings = Settings(architecture, network, weights=str(tmp_path / "model"))
+    found = training.prepare([dataset], settings, fake_backend()).network
+    assert found.architecture == (architecture or "mlp")
+    assert {name: value for name, value in found.options.items() if name != "unit"} == expected
 
 
 def test_a_source_left_out_of_the_settings_is_another_run(tmp_path: Path) -> None:

@@ -68,6 +68,31 @@ def test_cells_are_standardised_over_their_own_bands():
     assert (result[:, ~valid] == 0).all()
 
 
+@pytest.mark.parametrize("method", ["band", "cell"])
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e9])
+def test_the_unit_of_the_values_makes_no_difference(method, unit):
+    values, valid = image()
+    first, second = (
+        Normalization.from_statistics(method, [BandStatistics.of(band[valid]) for band in scaled]).apply(scaled, valid)
+        for scaled in (values, values * np.float64(unit))
+    )
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e7])
+def test_a_band_of_one_value_is_centred_and_not_stretched(value):
+    values = np.full((1, 5, 5), value, dtype=np.float32)
+    parts = BandStatistics.of(values[:, :2]) + BandStatistics.of(values[:, 2:])
+    assert not parts.varies
+    result = Normalization.from_statistics("band", [parts]).apply(values, np.ones((5, 5), dtype=bool))
+    np.testing.assert_allclose(result, 0, atol=1e-6)
+
+
+def test_cells_whose_bands_are_equal_are_not_stretched():
+    values = np.full((7, 5, 5), 0.1, dtype=np.float32)
+    np.testing.assert_allclose(Normalization("cell").apply(values, np.ones((5, 5), dtype=bool)), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["band", "cell", "none"])
 def test_normalisation_depends_on_no_other_cell_and_changes_no_input(method):
     values, valid = image()

@@ -6,7 +6,7 @@ from rlearndeep.backends.beginning import Target
 from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.keras.fitting import check, check_pretraining, fit
 from rlearndeep.backends.keras.module import build
-from rlearndeep.backends.keras.networks import answers, largest, stride
+from rlearndeep.backends.keras.networks import answers, check_name, largest, stride
 from rlearndeep.backends.keras.onnx import check_onnx, export_onnx
 from rlearndeep.backends.keras.prediction import Predictor, load
 from rlearndeep.backends.keras.transfer import Initial, initial_weights
@@ -22,6 +22,7 @@ __all__ = [
     "answers",
     "build",
     "check",
+    "check_name",
     "check_onnx",
     "check_pretraining",
     "epochs_done",

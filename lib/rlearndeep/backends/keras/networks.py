@@ -34,6 +34,19 @@ def answers(architecture: str) -> str:
     return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
 
 
+def check_name(architecture: str) -> None:
+    """Refuse a name that no network has.
+
+    Raises:
+        DeepLearningError: it is none of this back-end.
+    """
+    if architecture not in (*OWN, *SEGMENTATION, FUSION) and known(architecture) not in ENCODERS:
+        raise DeepLearningError(
+            f"The architecture must be one that the back-end 'keras' has: {', '.join((*OWN, *SEGMENTATION, FUSION))}, "
+            f"{', '.join(ENCODERS)}; got '{architecture[:100]}'. Choose one of them, or backend=torch."
+        )
+
+
 def stride(network: Network) -> int:
     """Rows and columns of the input are padded to multiples of this many cells."""
     return 2 ** unet_depth(network) if network.architecture in SEGMENTATION else 1
@@ -167,13 +180,8 @@ def _enlarged(values: Any) -> Any:
 
 
 def _classifier(network: Network, values: Any) -> Any:
-    name = known(network.architecture)
-    if name not in ENCODERS:
-        raise DeepLearningError(
-            f"The architecture must be one that the back-end 'keras' has: {', '.join((*OWN, *SEGMENTATION, FUSION))}, "
-            f"{', '.join(ENCODERS)}; got '{network.architecture[:100]}'. Choose one of them, or backend=torch."
-        )
-    values = layers.GlobalAveragePooling2D()(encoded(name, values)[-1])
+    check_name(network.architecture)
+    values = layers.GlobalAveragePooling2D()(encoded(known(network.architecture), values)[-1])
     dropout = share(network.options.get("dropout", 0.0))
     values = layers.Dropout(dropout)(values) if dropout else values
     return layers.Dense(network.classes, name=HEAD)(values)

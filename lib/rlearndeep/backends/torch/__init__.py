@@ -7,7 +7,7 @@ from rlearndeep.backends.checkpoint import epochs_done
 from rlearndeep.backends.running import Fitted
 from rlearndeep.backends.torch.contrast import Encoder, Pretrained, check_pretraining, pretrain
 from rlearndeep.backends.torch.fitting import check, fit
-from rlearndeep.backends.torch.networks import answers, build, largest, stride
+from rlearndeep.backends.torch.networks import answers, build, check_name, largest, stride
 from rlearndeep.backends.torch.onnx import check_onnx, export_onnx
 from rlearndeep.backends.torch.prediction import Predictor, load
 from rlearndeep.backends.torch.transfer import Initial, initial_weights
@@ -24,6 +24,7 @@ __all__ = [
     "answers",
     "build",
     "check",
+    "check_name",
     "check_onnx",
     "check_pretraining",
     "epochs_done",

@@ -82,9 +82,10 @@ def normalized(values: Tensor, valid: Tensor, normalization: Normalization) -> T
         result = result - mean.float().to(result.device)[:, None, None]
         result *= (1.0 / std).float().to(result.device)[:, None, None]
     elif normalization.method == "cell":
-        result = result - result.mean(dim=-3, keepdim=True)
+        middle = result.mean(dim=-3, keepdim=True)
+        result = result - middle
         spread = result.std(dim=-3, correction=0, keepdim=True)
-        result /= torch.where(spread > SMALLEST_SPREAD, spread, 1.0)
+        result /= torch.where(spread > SMALLEST_SPREAD * middle.abs(), spread, 1.0)
     return torch.where(valid.unsqueeze(-3), result, 0.0)
 
 

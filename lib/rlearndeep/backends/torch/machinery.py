@@ -6,8 +6,9 @@ Fabric of Lightning serves devices, precision and processes.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -238,10 +239,18 @@ def _surroundings(fabric: Any, options: Options) -> list[Any]:
     """
     known = fabric.plugins.environments
     if options.devices * options.nodes > 1:
+        _check_started(options, (known.SLURMEnvironment, known.LSFEnvironment, known.MPIEnvironment))
         return []
     if known.TorchElasticEnvironment.detect():
         known.TorchElasticEnvironment().validate_settings(options.devices, options.nodes)
     return [known.LightningEnvironment()]
+
+
+def _check_started(options: Options, schedulers: Sequence[Any]) -> None:
+    """Refuse to wait for machines on which nothing starts the tool; torchrun names the first one's address."""
+    started = "MASTER_ADDR" in os.environ or any(scheduler.detect() for scheduler in schedulers)
+    if options.nodes > 1 and not started:
+        raise _not_as_started(options, "none of them started the tool")
 
 
 def _not_as_started(options: Options, reason: str) -> DeepLearningError:

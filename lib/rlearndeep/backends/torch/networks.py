@@ -79,6 +79,23 @@ def answers(architecture: str) -> str:
     return "cell" if architecture in SEGMENTATION or architecture == "fcn_dilated" else "patch"
 
 
+def check_name(architecture: str) -> None:
+    """Refuse a name that no network has.
+
+    Raises:
+        DeepLearningError: it is neither one of ours nor one of timm.
+        MissingPackage: ``timm``, which would know, is not installed.
+    """
+    if architecture in (*_OWN, FUSION, *SEGMENTATION, *CLASSIFIERS):
+        return
+    timm = library("timm", f"The architecture '{architecture}'")
+    if not _NAME.fullmatch(architecture) or not timm.is_model(architecture):
+        raise DeepLearningError(
+            f"The architecture must be one of {', '.join(sorted([*_OWN, FUSION, *SEGMENTATION, *CLASSIFIERS]))} or a "
+            f"model of timm, such as resnet18; got '{architecture[:100]}'. Choose one of them."
+        )
+
+
 def is_own(architecture: str) -> bool:
     """Whether the network is built here rather than by a library."""
     return architecture in _OWN
@@ -432,13 +449,9 @@ def _of_timm(network: Network, pretrained: bool) -> Any:
 
 
 def _timm_arguments(network: Network) -> dict[str, Any]:
+    check_name(network.architecture)
     timm = library("timm", f"The architecture '{network.architecture}'")
     name = CLASSIFIERS.get(network.architecture, network.architecture)
-    if not _NAME.fullmatch(name) or not timm.is_model(name):
-        raise DeepLearningError(
-            f"The architecture must be one of {', '.join(sorted([*_OWN, FUSION, *SEGMENTATION, *CLASSIFIERS]))} or a "
-            f"model of timm, such as resnet18; got '{name[:100]}'. Choose one of them."
-        )
     bands = 3 if _OF_THREE_BANDS.match(name) else network.bands
     arguments: dict[str, Any] = {"in_chans": bands, "num_classes": network.classes}
     arguments["drop_rate"] = share(network.options.get("dropout", 0.0))

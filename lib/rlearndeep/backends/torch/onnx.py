@@ -50,9 +50,10 @@ class FromRaw(nn.Module):
         if self.method == "band":
             images = (images - self.mean) / self.std
         elif self.method == "cell":
-            images = images - images.mean(dim=1, keepdim=True)
+            middle = images.mean(dim=1, keepdim=True)
+            images = images - middle
             spread = images.pow(2).mean(dim=1, keepdim=True).sqrt()
-            images = images / torch.where(spread > SMALLEST_SPREAD, spread, torch.ones_like(spread))
+            images = images / torch.where(spread > SMALLEST_SPREAD * middle.abs(), spread, torch.ones_like(spread))
         images = torch.where(valid, images, torch.zeros_like(images))
         return decoded(self.module(images), self.task, self.target)
 
