@@ -374,7 +374,10 @@ def open_ground(settings):
 
 def check_outputs(settings):
     """Refuse what could not be written, before anything is read."""
+    from pathlib import Path
+
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.files import check_place
 
     names = len(set(settings.differences))
     if settings.differences and names != len(settings.maps):
@@ -384,21 +387,15 @@ def check_outputs(settings):
             )
         )
     check_differences(settings)
-    files = [os.path.realpath(path) for path in (settings.matrix, settings.report) if path]
-    for path in files:
-        folder = os.path.dirname(path)
-        if not os.access(folder, os.W_OK):
-            raise DeepLearningError(
-                _("The folder of a file to write must exist and be writable; '{}' is not. Choose another.").format(
-                    folder
-                )
+    for option in ("matrix", "report"):
+        if getattr(settings, option):
+            check_place(Path(getattr(settings, option)), option)
+    if settings.matrix and os.path.realpath(settings.matrix) == os.path.realpath(settings.report):
+        raise DeepLearningError(
+            _("matrix= and report= each need a file of their own; got '{}' for both. Choose another name.").format(
+                settings.matrix
             )
-        if os.path.isdir(path) or files.count(path) > 1:
-            raise DeepLearningError(
-                _(
-                    "matrix= and report= each need a file of their own that is no directory; got '{}'. Choose another name."
-                ).format(path)
-            )
+        )
 
 
 def check_differences(settings):
@@ -723,7 +720,7 @@ def write_files(settings, result, scatters):
     from pathlib import Path
 
     from rlearndeep.accuracy.text import matrix_table
-    from rlearndeep.patches import write_text
+    from rlearndeep.files import write_text
 
     if settings.matrix:
         write_text(Path(settings.matrix), matrix_table(result))

@@ -499,9 +499,9 @@ def check_segments(info) -> str:
 def job(options: dict, flags: dict) -> dict | None:
     """Predict; returns the object that format=json prints."""
     from rlearndeep.errors import DeepLearningError
+    from rlearndeep.files import check_place
     from rlearndeep.gis.rasters import write_fast
     from rlearndeep.gis.session import current_region, say
-    from rlearndeep.prediction.segments import check_table_place
 
     write_fast()
     settings = read_options(options, flags)
@@ -518,7 +518,7 @@ def job(options: dict, flags: dict) -> dict | None:
             _("A majority is of classes; this model says a number and got aggregate=majority. Leave aggregate= out.")
         )
     if settings.segments_table is not None:
-        check_table_place(settings.segments_table)
+        check_place(settings.segments_table, "segments_table")
     products = planned(work)
     check_names(products, work)
     warn_of_grid(work)

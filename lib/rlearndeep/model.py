@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import UNITS, write_text
+from rlearndeep.files import write_text
+from rlearndeep.patches import UNITS
 from rlearndeep.scene.bands import Band, BandStatistics, Normalization
 from rlearndeep.scene.classes import ClassTable
 from rlearndeep.scene.inputs import days_of

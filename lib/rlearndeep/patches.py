@@ -35,6 +35,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rlearndeep.arrayfile import load_array
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.files import write_text
 from rlearndeep.scene.bands import Band, BandStatistics
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Region
@@ -581,16 +582,6 @@ def replace_directory(new: Path, path: Path) -> None:
             old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a file so that it is either whole or absent, and on the disk when this returns."""
-    hidden = file.with_name(f".{file.name}.part")
-    with open(hidden, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    hidden.rename(file)
 
 
 def batches(positions: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

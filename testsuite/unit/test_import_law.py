@@ -33,15 +33,16 @@ LAW: dict[str, set[str]] = {
     "errors": set(),
     "ahead": set(),
     "arrayfile": set(),
+    "files": {"errors"},
     "scene": {"errors"},
-    "patches": {"errors", "arrayfile", "scene"},
-    "model": {"errors", "scene", "patches"},
+    "patches": {"errors", "arrayfile", "files", "scene"},
+    "model": {"errors", "files", "scene", "patches"},
     "sampling": {"errors", "scene", *DOORS},
-    "learning": {"errors", "scene", *DOORS, "accuracy.metrics", "backends"},
-    "prediction": {"errors", "ahead", "arrayfile", "scene", *DOORS},
+    "learning": {"errors", "files", "scene", *DOORS, "accuracy.metrics", "backends"},
+    "prediction": {"errors", "ahead", "arrayfile", "files", "scene", *DOORS},
     "accuracy": {"errors", "scene", *DOORS},
-    "backends": {"errors", "ahead", "arrayfile", "scene", *DOORS},
-    "gis": {"errors", "scene", "patches"},
+    "backends": {"errors", "ahead", "arrayfile", "files", "scene", *DOORS},
+    "gis": {"errors", "files", "scene", "patches"},
 }
 MAY_KNOW_GRASS = {"gis"}
 MAY_KNOW_FRAMEWORKS = {"backends"}

@@ -25,7 +25,7 @@ import numpy as np
 
 from rlearndeep.arrayfile import SUFFIX, Arrays, read_arrays, write_arrays
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import write_text
+from rlearndeep.files import write_text
 
 STATE = "state.json"
 _FILES = ("rest", "weights", "best")

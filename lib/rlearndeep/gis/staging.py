@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import write_text
+from rlearndeep.files import write_text
 
 KEEPER = ".rlearndeep"
 """Hidden directory of a mapset."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.files import write_text
 from rlearndeep.learning.feeding import Part
 from rlearndeep.learning.pretraining import outcome_text
 from rlearndeep.learning.tasks import PRESENT, Measure, score_table
 from rlearndeep.model import BRANCH, ModelCard, ModelSource
-from rlearndeep.patches import PARTS, write_text
+from rlearndeep.patches import PARTS
 from rlearndeep.scene.bands import BandStatistics
 from rlearndeep.scene.classes import UNLABELLED, shortened
 from rlearndeep.scene.inputs import Inputs

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.files import write_text
 from rlearndeep.learning.options import Settings
 from rlearndeep.model import MANIFEST as MODEL_MANIFEST
 from rlearndeep.model import read_any_card
-from rlearndeep.patches import MANIFEST, PatchDataset, write_text
+from rlearndeep.patches import MANIFEST, PatchDataset
 
 RECORD = "run.json"
 FINISHED = "finished.json"

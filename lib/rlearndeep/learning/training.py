@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rlearndeep.backends import is_helper
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.files import write_text
 from rlearndeep.learning.context import reach
 from rlearndeep.learning.enlargement import suffers
 from rlearndeep.learning.feeding import Part, Sites
@@ -44,7 +45,7 @@ from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, re
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.tasks import Task, score_table, task_of
 from rlearndeep.model import MANIFEST, ModelCard, ModelSource, Network, read_any_card, write_card, write_feature_space
-from rlearndeep.patches import PARTS, PatchDataset, replace_directory, write_text
+from rlearndeep.patches import PARTS, PatchDataset, replace_directory
 from rlearndeep.scene.bands import BandStatistics, Normalization
 from rlearndeep.scene.inputs import Images, Inputs
 

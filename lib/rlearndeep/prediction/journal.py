@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rlearndeep.arrayfile import SUFFIX, Arrays, UncachedWriter, read_arrays
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.patches import write_text
+from rlearndeep.files import write_text
 from rlearndeep.prediction.maps import Rows
 from rlearndeep.prediction.segments import Share
 from rlearndeep.scene.bands import BandStatistics

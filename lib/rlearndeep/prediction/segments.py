@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.files import appearing, write_lines
 from rlearndeep.prediction.answers import PRESENT, Subject
 from rlearndeep.prediction.stream import Strip
 from rlearndeep.scene.geometry import Region, Window
@@ -29,9 +29,6 @@ _SPAN_ALWAYS = 1_000_000
 _ROWS = 32
 
 _TABLE_ROWS = 8192
-
-# Until it is complete, a table has a longer name, and file systems take 255 bytes.
-_LONGEST_NAME = 240
 
 
 class SegmentIndex:
@@ -279,55 +276,20 @@ def segment_strips(
         yield Strip(window, planes, ~np.isnan(planes[0]))
 
 
-def check_table_place(path: Path) -> None:
-    """See that a table can be written, before the work begins.
-
-    Raises:
-        DeepLearningError: there is no such directory, it may not be written to, or what is there is no file.
-    """
-    if str(path) == "-" or _is_standard_output(path):
-        raise DeepLearningError(
-            f"The table is written to a file; got '{path}', and standard output has the report. Name a file."
-        )
-    if len(path.name.encode()) > _LONGEST_NAME:
-        raise DeepLearningError(
-            f"The name of a table has at most {_LONGEST_NAME} characters; got '{path.name}'. Choose a shorter name."
-        )
-    directory, taken = path.resolve().parent, path.exists() and not path.is_file()
-    if taken or not directory.is_dir() or not os.access(directory, os.W_OK):
-        raise DeepLearningError(
-            f"The table must be writable; '{path}' is not, or its directory does not exist. Choose another place."
-        )
-
-
-def _is_standard_output(path: Path) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(1))
-    except OSError:  # there is nothing yet, or no standard output
-        return False
-
-
 @contextmanager
 def table_file(path: Path, lines: Iterable[str]) -> Iterator[None]:
     """Write a file that gets its name when the ``with`` block ends well, and is forgotten otherwise.
 
-    A link stays one, to the new file.
-
     Raises:
         DeepLearningError: it cannot be written there.
     """
-    path = path.resolve()
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _writing(path), open(hidden, "w", encoding="utf-8") as stream:
-            stream.writelines(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
+    with ExitStack() as ending:
+        with _writing(path):
+            hidden = ending.enter_context(appearing(path))
+            write_lines(hidden, lines)
         yield
         with _writing(path):
-            hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+            ending.close()
 
 
 @contextmanager

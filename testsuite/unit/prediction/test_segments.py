@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from rlearndeep.prediction.confidence import best_class
 from rlearndeep.prediction.segments import (
     SegmentIndex,
     SegmentSums,
-    check_table_place,
     segment_strips,
     segment_table,
     table_file,
@@ -138,32 +135,6 @@ def test_a_table_whose_place_was_taken_meanwhile_is_refused_in_one_line(tmp_path
     with pytest.raises(DeepLearningError, match=r"'.*table\.csv' is not \("), table_file(file, ["x"]):
         file.mkdir()
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
-
-
-def test_a_link_to_a_table_stays_a_link(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    link = tmp_path / "table.csv"
-    link.symlink_to(tmp_path / "elsewhere" / "real.csv")
-    check_table_place(link)
-    with table_file(link, ["new"]):
-        pass
-    assert link.is_symlink()
-    assert (tmp_path / "elsewhere" / "real.csv").read_text() == "new"
-
-
-def test_only_a_file_becomes_a_table(tmp_path):
-    """To replace a device, such as /dev/stdout, would take it from all programs of the machine."""
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    (tmp_path / "lost").symlink_to(tmp_path / "absent" / "table.csv")
-    for place in (tmp_path / "pipe", tmp_path / "link", tmp_path / "lost", tmp_path, Path(os.devnull)):
-        with pytest.raises(DeepLearningError, match="must be writable"):
-            check_table_place(place)
-
-
-def test_a_table_is_no_report():
-    with pytest.raises(DeepLearningError, match="standard output has the report"):
-        check_table_place(Path("/dev/stdout"))
 
 
 def test_a_table_of_many_segments_has_a_line_for_each(monkeypatch):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import warnings
 from pathlib import Path
@@ -22,6 +21,7 @@ from rlearndeep.backends import require
 from rlearndeep.backends.torch.tasks import decoded
 from rlearndeep.backends.torch.weights import load_network
 from rlearndeep.errors import DeepLearningError
+from rlearndeep.files import appearing, check_place
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.bands import SMALLEST_SPREAD
 
@@ -67,10 +67,7 @@ def check_onnx(file: Path, overwrite: bool) -> None:
     """
     for package in ("onnx", "onnxscript"):
         require(package, "The option onnx=")
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise DeepLearningError(
-            f"The option onnx= names a file in a directory that exists; '{file}' is none. Choose another place."
-        )
+    check_place(file, "onnx")
     if file.exists() and not overwrite:
         raise DeepLearningError(
             f"A file is not replaced unasked; '{file}' exists. Choose another name or add --overwrite."
@@ -97,20 +94,17 @@ def export_onnx(directory: Path, card: ModelCard, file: Path) -> None:
     count = 1 if card.task == "value" else 2
     example = torch.zeros((count, len(card.bands), *tile(card)))
     free = {"images": {0: torch.export.Dim("batch")}} if count > 1 else None
-    hidden = file.absolute().with_name(f".{file.name}.{os.getpid()}.part")
     try:
         model = _converted(module, example, free)
         for key, value in metadata(card).items():
             entry = model.metadata_props.add()
             entry.key, entry.value = key, json.dumps(value, ensure_ascii=False)
-        onnx.save(model, str(hidden))
-        os.replace(hidden, file)
+        with appearing(file) as hidden:
+            onnx.save(model, str(hidden))
     except OSError as error:
         raise DeepLearningError(
             f"The file of onnx= must be writable; '{file}' is not ({error.strerror or error}). Choose another place."
         ) from error
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def _converted(module: nn.Module, example: Tensor, free: Any) -> Any:
