@@ -34,7 +34,8 @@ class CachedPerceptron(nn.Sequential):
         size = _CELLS_PER_THREAD * torch.get_num_threads()
         layers = [layer for layer in self if isinstance(layer, nn.Conv2d)]
         in_reduced_precision = layers[-1].weight.dtype != torch.float32
-        if in_reduced_precision or _is_watched(layers) or (count > 1 and rows * cols < size):
+        # Small images are computed alike in batches of any number.
+        if in_reduced_precision or _is_watched(layers) or rows * cols <= size:
             return super().forward(images)
         scores = images.new_empty((count, layers[-1].out_channels, rows * cols))
         for cells, found in zip(images.permute(0, 2, 3, 1).reshape(count, rows * cols, -1), scores, strict=True):
