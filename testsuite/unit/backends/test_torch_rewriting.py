@@ -161,12 +161,13 @@ def test_padding_that_the_kernel_does_not_know_stays(options: dict) -> None:
     assert activated(rewritten(nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.ReLU()))) == 0
 
 
-def test_without_the_kernel_a_network_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+@pytest.mark.parametrize("kind", [Residual, lambda: networks.PerCell(3, 4, (8,), 0.0)])
+def test_without_the_kernel_a_network_stays_as_it_is(kind: Callable, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     class Nothing:
         mkldnn = None
 
     monkeypatch.setattr(activations.torch, "ops", Nothing)
-    module = Residual().eval()
+    module = kind().eval()
     assert rewrite(module, TRIAL) is module
     assert capfd.readouterr().err == ""
 

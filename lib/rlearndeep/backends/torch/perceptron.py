@@ -21,18 +21,24 @@ class CachedPerceptron(nn.Sequential):
     """
 
     def __init__(self, plain: PerCell) -> None:
-        """With the weights of ``plain``, and its last layer by the same name."""
+        """With the weights of ``plain``, and its last layer by the same name.
+
+        Raises:
+            RuntimeError: this processor has no such kernel.
+        """
         super().__init__()
         layers = [(name, layer) for name, layer in plain.named_children() if isinstance(layer, nn.Conv2d)]
         for name, layer in layers[:-1]:
             self.add_module(name, activated(layer))
         self.add_module(*layers[-1])
+        with torch.no_grad():
+            _answered(self._layers(), torch.zeros(2, layers[0][1].in_channels))
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores (N, classes, rows, cols) of (N, bands, rows, cols)."""
         count, _, rows, cols = images.shape
         size = _CELLS_PER_THREAD * torch.get_num_threads()
-        layers = [layer for layer in self if isinstance(layer, nn.Conv2d)]
+        layers = self._layers()
         in_reduced_precision = layers[-1].weight.dtype != torch.float32
         # Small images are computed alike in batches of any number.
         if in_reduced_precision or _is_watched(layers) or rows * cols <= size:
@@ -42,6 +48,9 @@ class CachedPerceptron(nn.Sequential):
             for start in range(0, rows * cols, size):
                 found[:, start : start + size] = _answered(layers, cells[start : start + size]).t()
         return scores.reshape(count, -1, rows, cols)
+
+    def _layers(self) -> list[nn.Conv2d]:
+        return [layer for layer in self if isinstance(layer, nn.Conv2d)]
 
 
 def _answered(layers: Sequence[nn.Conv2d], cells: Tensor) -> Tensor:
