@@ -141,6 +141,7 @@ def remarks(plan: Plan, settings: Settings, summary: dict) -> list[str]:
         *_missing(plan, settings, summary),
         *_leaks(plan, settings, summary),
         *_names_perhaps(settings, summary),
+        *_same_names(plan),
         *(
             f"In {source['patches_without']} patches source '{source['name']}' has no valid cell: it does not cover "
             "all of the places."
@@ -177,6 +178,20 @@ def _wanted(plan: Plan, settings: Settings, summary: dict) -> Iterator[str]:
         yield (
             f"{plan.division.straddling} patches lie in several groups of the split column, or in none, and were "
             "left out."
+        )
+
+
+def _same_names(plan: Plan) -> Iterator[str]:
+    """Classes of one name, which later no text can tell apart: capitals do not matter where texts are compared."""
+    named: dict[str, list[str]] = {}
+    for entry in plan.classes:
+        if entry.label:
+            named.setdefault(entry.label.casefold(), []).append(f"{entry.category} '{entry.label}'")
+    same = [" and ".join(classes) for classes in named.values() if len(classes) > 1]
+    if same:
+        yield (
+            f"Classes {_listed(same)} have one name but for capitals, and count as several. If they are one, give them "
+            "one label in the column, or one category."
         )
 
 

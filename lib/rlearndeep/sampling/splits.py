@@ -150,6 +150,10 @@ def parts_of_groups(
 
     The column's values name the parts (training, validation, test), or ``split.validation`` and
     ``split.test`` list the values that form them, or whole groups are divided by the shares.
+
+    Raises:
+        DeepLearningError: a value that is none of the column's, a column that names parts for some features only, or
+            too few groups.
     """
     named = [_PART_NAMES.get(value.strip().lower()) for value in groups]
     if split.validation or split.test:
@@ -163,9 +167,25 @@ def parts_of_groups(
     elif groups and None not in named:
         part_of = [number for number in named if number is not None]
     else:
+        _check_names(groups, named)
         part_of = _stratified_groups(patches, len(groups), split.shares, classes, seed)
     lookup = np.array([*part_of, LEFT_OUT], dtype=np.int32)
     return lookup[np.where(patches.group >= 0, patches.group, len(groups))]
+
+
+def _check_names(groups: Sequence[str], named: Sequence[int | None]) -> None:
+    """Refuse a column that names parts for some features: to divide them by chance would put test places into training.
+
+    A single such value among others may be the name of a place.
+    """
+    if len(set(named) - {None}) > 1:
+        parts = [value for value, number in zip(groups, named, strict=True) if number is not None]
+        others = [value for value, number in zip(groups, named, strict=True) if number is None]
+        raise DeepLearningError(
+            f"A split column names a part for each feature, or for none; beside {_shortened(parts)} it has "
+            f"{_shortened(others)}. Leave those features out with where=, correct the column, or say with validation= "
+            "and test= which values form these parts."
+        )
 
 
 def names_parts(split: Split, groups: Sequence[str]) -> bool:

@@ -280,6 +280,16 @@ def test_a_part_that_was_named_and_has_no_patch_is_said():
     assert said[0].startswith("The test part was asked for and has no patch")
 
 
+def test_classes_whose_labels_differ_in_capitals_only_are_pointed_out():
+    classes, category = number_classes({1: "Wood", 2: "field", 3: "wood"})
+    table = feature_table([(1,), (2,), (3,)], [1, 2, 3], classes, category)
+    scene, _ = class_scene(np.arange(12).reshape(3, 4) // 4 + 1)
+    asked = Settings(size=(1, 1), split=NO_SPLIT)
+    plan = make_plan([scene], table, asked)
+    said = remarks(plan, asked, summarize(plan, [scene]))
+    assert len(said) == 1 and said[0].startswith("Classes 1 'Wood' and 3 'wood' have one name")
+
+
 def test_a_class_without_any_patch_is_left_out_and_named():
     classes = np.ones((8, 8), dtype=int)
     classes[7, 7] = 2

@@ -220,6 +220,11 @@ def test_a_column_may_name_the_parts(names, split, expected):
         (Split(kind="block", block_size=5000.0), (), "fewer blocks than the 3 parts"),
         (Split(kind="column"), ("a", "b"), "have 2 for 3 parts"),
         (Split(kind="column", test=("z",)), ("a", "b"), "'z' is none of its 2 values"),
+        (
+            Split(kind="column"),
+            ("Test", "spare", "training"),
+            r"beside 2 values \('Test', 'training'\) it has 1 values",
+        ),
         (Split(kind="block", block_size=100.0, buffer=900.0), (), "leaves no"),
         (Split(kind="column", test=("a", "b")), ("a", "b"), "training part got none"),
     ],
