@@ -88,6 +88,30 @@ def test_a_cell_of_one_point_has_it_and_a_cell_of_two_has_none(plots):
     assert found == [[1, 2, 3, 4], [0, 3, 0, 0], [0, 0, 0, 4]]
 
 
+def test_a_feature_of_category_0_has_its_own_cells_and_not_those_of_none(plots):
+    session, patches = plots
+    session.ok(
+        "v.in.ascii",
+        "input=-",
+        "output=from_zero",
+        "cat=3",
+        "columns=x double precision, y double precision, cat int, kind varchar(5)",
+        stdin="5|995|0|a\n15|995|3|b\n",
+    )
+    found = run(
+        session,
+        patches,
+        """
+        index = np.array(dataset.index)
+        index["area"] = 0
+        np.save(dataset.path / "index.npy", index)
+        categories, number = areas_of_labels(PatchDataset.open(dataset.path), open_features("from_zero", "1", "kind"))
+        answer = [categories.tolist(), number[0].tolist()[0], int((number[0] > 0).sum()), int((number[1] > 0).sum())]
+        """,
+    )
+    assert found == [[0, 3], [1, 2, 0, 0], 2, 0]
+
+
 def test_columns_are_added_filled_and_only_replaced_when_asked(plots):
     session, patches = plots
     done = run(

@@ -42,9 +42,11 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     manifest = dataset.manifest
     categories = np.array(sorted(vector.values), dtype=np.int64)
     area = dataset.index["area"]
-    known = np.isin(area, categories)
+    found = np.isin(area, categories)
+    # The index says 0 where several areas gave a label, too; by these rules a single one always does.
+    known = found if manifest.rule in ("object", "inside") else found & (area != 0)
     several = manifest.unit == "cell" or manifest.task == "presence"
-    if (area[~known] != 0).any() or not (several or known.any()):
+    if (area[~found] != 0).any() or not (several or found.any()):
         raise DeepLearningError(
             f"Labels are judged in the vector they came from; '{dataset.path}' was made from other features than "
             f"those of <{vector.name}> ({manifest.command}). Give that vector."
@@ -54,7 +56,7 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     if manifest.task == "presence":
         with _in_region(manifest.region), _plane(vector, categories, manifest.region) as plane:
             return categories, _claims_of_presence(plane, dataset, _classes(vector, categories, manifest.classes))
-    if manifest.unit == "patch" or (rows, cols) == (1, 1):
+    if manifest.unit == "patch" or ((rows, cols) == (1, 1) and (known == found).all()):
         return categories, number.reshape(-1, *manifest.label_shape)
     # Without a name the file is gone when the last array on it is.
     result = np.memmap(tempfile.TemporaryFile(), dtype=np.int32, shape=(len(dataset), rows, cols))  # noqa: SIM115
