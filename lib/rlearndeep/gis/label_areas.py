@@ -47,7 +47,7 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     if (area[~known] != 0).any() or not (several or known.any()):
         raise DeepLearningError(
             f"Labels are judged in the vector they came from; '{dataset.path}' was made from other features than "
-            f"those of <{vector.name}> ({manifest.command}). Give that vector."
+            f"those of layer {vector.layer} of <{vector.name}> ({manifest.command}). Give that vector and that layer=."
         )
     number = np.where(known, np.searchsorted(categories, area) + 1, 0).astype(np.int32)
     rows, cols = manifest.reference.shape
