@@ -458,14 +458,16 @@ def layer_names(settings, region, ground):
     from rlearndeep.accuracy.counting import Layers
     from rlearndeep.accuracy.footprints import Footprints, training_footprints
     from rlearndeep.gis.projections import projection
+    from rlearndeep.gis.rasters import around_the_globe
     from rlearndeep.gis.references import open_footprints
 
     names, numbers = list(settings.maps), {}
-    trained = training_footprints(settings.models, region, projection() if settings.models else None)
+    turn = around_the_globe()
+    trained = training_footprints(settings.models, region, projection() if settings.models else None, turn)
     raster = ""
     if settings.footprints:
         raster, rectangles = open_footprints(settings.footprints)
-        trained += Footprints.of_rectangles(rectangles, region)
+        trained += Footprints.of_rectangles(rectangles, region, turn)
 
     def put(role, name):
         if name:
@@ -501,6 +503,7 @@ def class_tables(settings, region, ground, exact):
 
 def class_layers(settings, region, ground):
     """Layout of the layers to count, and the class tables to report."""
+    import numpy as np
     from rlearndeep.accuracy.counting import codings_of
     from rlearndeep.accuracy.levels import LevelTable, common_levels, label_conflicts, own_level, vector_classes
     from rlearndeep.accuracy.tally import Coding, Layout
@@ -520,7 +523,7 @@ def class_layers(settings, region, ground):
     if ground.vector:
         known = (*tables, *named)
         table, codes, unknown = vector_classes(ground.vector.labels, known, levels.numbers if levels else ())
-        reference = Coding(ground.vector.features, codes, len(table))
+        reference = Coding(np.arange(len(codes)), codes, len(table))
         if ground.areas:
             reference = Coding(ground.areas.values, codes[ground.areas.positions], len(table))
         if unknown and not levels and len(unknown) == len(table):
@@ -552,6 +555,7 @@ def class_layers(settings, region, ground):
 
 def assess_classes(settings, region, ground):
     """Scores of class maps."""
+    import numpy as np
     from rlearndeep.accuracy.assessment import Assessment
     from rlearndeep.accuracy.counting import ClassCounting
     from rlearndeep.accuracy.scorer import Scorer
@@ -564,12 +568,13 @@ def assess_classes(settings, region, ground):
         scorer = stack.enter_context(Scorer())
         names, layers, trained = layer_names(settings, region, ground)
         layout, levels = class_layers(settings, region, ground)
-        rasters = names[: layers.maps] + ([settings.reference] if settings.reference else [])
-        result = common(settings, region, ground, rasters)
+        given = (*settings.maps, settings.reference, settings.strata, settings.segments)
+        result = common(settings, region, ground, list(dict.fromkeys(filter(None, given))))
         counting = ClassCounting(layers, layout, cell_areas(region), trained)
         strips = read_strips(names, region, "int32", settings.memory, show_progress)
         if sampled:
-            points, outside = points_in(region, ground.vector, ground.vector.features)
+            # Categories of features may lie far apart.
+            points, outside = points_in(region, ground.vector, np.arange(len(ground.vector.features)))
             result.update(points=len(points), points_outside=outside)
             counts = counting.points(strips, points)
         else:

@@ -129,7 +129,7 @@ def grass_env(tools_on_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An add-on directory in which ``make install`` put the suite."""
-    addons = tmp_path_factory.mktemp("installed") / "addons"
+    addons = tmp_path_factory.mktemp("installed") / "Jörg's add-ons"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GIS", "GRASS", "MAKE"))}
     done = subprocess.run(
         ["make", "-C", ROOT, "install"],

@@ -249,3 +249,35 @@ def test_the_presence_of_a_class_is_claimed_by_the_one_feature_that_has_it(plots
     found = np.append(0, categories)[np.array(number)]
     np.testing.assert_array_equal(found, np.where(expected == 1, 0, expected))
     assert (expected > 0).sum() > 40 and (labels.astype(bool) & (expected == 0)).any()
+    session.ok("v.db.addcolumn", "map=squares", "columns=finer varchar(10)")
+    session.ok("v.db.update", "map=squares", "column=finer", "value=class 10 a")
+    message = run(
+        session,
+        patches,
+        """
+        try:
+            areas_of_labels(dataset, open_features("squares", "1", "finer"))
+        except DeepLearningError as error:
+            answer = str(error)
+        """,
+    )
+    assert "no label of <squares> is a class of" in message and "level=" in message
+
+
+def test_labels_of_another_layer_are_refused_with_the_layer(tmp_path, plots):
+    session, _ = plots
+    dataset = make_patches(tmp_path / "others", size=4, count=4)
+    index = np.array(dataset.index)
+    index["area"] = 7000
+    np.save(tmp_path / "others" / "index.npy", index)
+    message = run(
+        session,
+        tmp_path / "others",
+        """
+        try:
+            areas_of_labels(dataset, open_features("squares", "1", "row"))
+        except DeepLearningError as error:
+            answer = str(error)
+        """,
+    )
+    assert "those of layer 1 of <squares>" in message and "layer=" in message

@@ -169,6 +169,15 @@ def test_a_python_without_packages_hands_over_to_the_named_one(project: dict[str
     assert (tmp_path / "model" / "model.json").is_file()
 
 
+def test_make_install_says_which_directory_cannot_be_written(tmp_path: Path) -> None:
+    place = tmp_path / "file" / "addons"
+    place.parent.touch()
+    env = {**os.environ, "GRASS_ADDON_BASE": str(place)}
+    done = subprocess.run(["make", "-C", ROOT, "install"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"must be writable; {place} is not" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
 def test_make_uninstall_leaves_nothing_of_the_suite(installed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "addons"
     shutil.copytree(installed, copy)

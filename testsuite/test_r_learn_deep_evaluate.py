@@ -197,6 +197,17 @@ def test_a_point_of_several_features_counts_once_and_not_where_they_disagree(sma
     assert {item["label"]: item["support"] for item in entry["classes"] if item["support"]} == {"forest": 1, "water": 1}
 
 
+def test_points_of_far_categories_and_values_beyond_categories(small):
+    lines = "".join(f"{east}|2.5|{cat}|{kind}|{kind}e18\n" for east, cat, kind in ((0.5, 1, 1), (5.5, 100000000, 2)))
+    columns = "columns=x double precision, y double precision, cat int, kind int, large double precision"
+    small.ok("v.in.ascii", "input=-", "output=far", "cat=3", columns, stdin=lines)
+    entry = small.json(TOOL, "input=good", "vector=far", "column=kind")["maps"][0]
+    assert entry["confusion_matrix"] == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    done = small.run(TOOL, "input=good", "vector=far", "column=large", "format=json")
+    assert "RuntimeWarning" not in done.stderr
+    assert json.loads(done.stdout)["maps"][0]["mae"] == pytest.approx(1.5e18)
+
+
 def test_a_text_that_several_categories_have_as_label_is_refused(small, tmp_path):
     small.ok("g.copy", "raster=good,doubled")
     small.ok("r.category", "map=doubled", "separator=:", "rules=-", stdin="1:water\n2:forest\n3:Water\n4:forest\n")
@@ -379,6 +390,9 @@ def test_misaligned_grids_are_said(small):
     done = small.run(TOOL, "input=good", "reference=truth", "format=json", GRASS_REGION=region, GRASS_VERBOSE="1")
     assert "nearest neighbour" in " ".join(done.stderr.split())
     assert json.loads(done.stdout)["maps"][0]["units"] == 64
+    done = small.run(TOOL, "input=good", "reference=truth", "segments=objects", "strata=poor", GRASS_REGION=region)
+    said = " ".join(done.stderr.split())
+    assert [said.count(f"<{name}> has cells of 1 x 1") for name in ("objects", "poor", "truth")] == [1, 1, 1]
 
 
 def test_geographic_cells_weigh_by_their_area(grass_crs):

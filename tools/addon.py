@@ -57,16 +57,16 @@ def main(action: str) -> None:
     # What GRASS itself says on standard error is hidden by the caller; what goes wrong here must not be.
     sys.stderr = sys.stdout
     prefix = Path(os.environ["GRASS_ADDON_BASE"]).absolute()
-    if action == "remove":
-        remove(prefix)
-        print(f"{SUITE} is removed from {prefix}.")
-        return
-    with tempfile.TemporaryDirectory(prefix="rlearndeep.") as scratch:
-        built = build(Path(scratch))
-        remove(prefix)
-        install(built, prefix)
-    register(prefix)
-    print(f"{SUITE} is installed in {prefix}.")
+    try:
+        if action == "remove":
+            remove(prefix)
+        else:
+            with tempfile.TemporaryDirectory(prefix="rlearndeep.") as scratch:
+                install(build(Path(scratch)), prefix)
+            register(prefix)
+    except OSError as error:
+        _fail(f"The add-on directory must be writable; {prefix} is not ({error}). Choose another GRASS_ADDON_BASE.")
+    print(f"{SUITE} is {'removed from' if action == 'remove' else 'installed in'} {prefix}.")
 
 
 def _run_in_session(action: str) -> NoReturn:
@@ -138,13 +138,20 @@ def _make(source: Path, *arguments: str) -> None:
 
 
 def install(built: Path, prefix: Path) -> None:
-    """Copy what was built into the add-on directory, and see that all of it arrived."""
+    """Put what was built in the place of what is in the add-on directory, once all of it is there."""
+    # GRASS's Makefiles know no blanks or quotes in the name of a directory.
+    ready = built.parent / "installed"
     for directory in ("scripts", "etc", "docs/html", "docs/man/man1"):
-        (prefix / directory).mkdir(parents=True, exist_ok=True)
-    _make(built, f"ARCH_DISTDIR={built}", f"INST_DIR={prefix}", "install")
-    missing = [name for name in expected_files(built) if not (prefix / name).is_file()]
+        (ready / directory).mkdir(parents=True)
+    _make(built, f"ARCH_DISTDIR={built}", f"INST_DIR={ready}", "install")
+    missing = [name for name in expected_files(built) if not (ready / name).is_file()]
     if missing:
-        _fail(f"The installation is incomplete; {prefix} has no {', '.join(missing)}.")
+        _fail(f"The installation is incomplete; it has no {', '.join(missing)}.")
+    remove(prefix)
+    for file in filter(Path.is_file, ready.rglob("*")):
+        place = prefix / file.relative_to(ready)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
     _join_manuals(Path(os.environ["GISBASE"]) / "docs" / "html", prefix / "docs" / "html")
 
 

@@ -42,7 +42,7 @@ class Points:
     Attributes:
         rows: row of the cell each lies in.
         cols: column of it.
-        values: reference category or value.
+        values: number of the feature among those of the reference (classes), or value.
     """
 
     rows: NDArray[np.int64]

@@ -20,6 +20,9 @@ from rlearndeep.scene.geometry import Region, Window
 
 _XY = "XY"
 
+# Which edges of a rectangle (north, south, east, west) move in a turn around the globe.
+_EASTINGS = np.array([0.0, 0.0, 1.0, 1.0])
+
 
 @dataclass(frozen=True)
 class Footprints:
@@ -53,11 +56,15 @@ class Footprints:
         return Footprints(rows[order], cols[order])
 
     @classmethod
-    def of_rectangles(cls, edges: NDArray[np.float64], region: Region) -> Footprints:
+    def of_rectangles(cls, edges: NDArray[np.float64], region: Region, turn: float | None = None) -> Footprints:
         """Footprints of rectangles in map units, (n, 4) north, south, east, west.
 
-        A cell belongs to a footprint when its centre does.
+        A cell belongs to a footprint when its centre does. On the globe, where rectangles are repeated after each
+        ``turn`` (360 degrees), they lie in the one that the region lies in, or in two.
         """
+        if turn is not None:
+            first = edges - np.floor((edges[:, 3:] - region.west) / turn) * (turn * _EASTINGS)
+            edges = np.concatenate([first, first - turn * _EASTINGS])
         rows = _cells(edges[:, :2], region.north, -region.nsres)
         cols = _cells(edges[:, [3, 2]], region.west, region.ewres)
         order = np.argsort(rows[:, 0], kind="stable")
@@ -65,7 +72,10 @@ class Footprints:
 
 
 def training_footprints(
-    models: Sequence[str | os.PathLike], region: Region, project: Mapping[str, Any] | None = None
+    models: Sequence[str | os.PathLike],
+    region: Region,
+    project: Mapping[str, Any] | None = None,
+    turn: float | None = None,
 ) -> Footprints:
     """Footprints, in cells of a region, of the training patches of models.
 
@@ -75,6 +85,7 @@ def training_footprints(
         models: their directories.
         region: the grid.
         project: coordinate system of the region, as in a patch directory; None where it is not known.
+        turn: as for :meth:`Footprints.of_rectangles`.
 
     Raises:
         DeepLearningError: no model, or a patch directory it names is gone, was sampled anew since, or has coordinates
@@ -92,7 +103,7 @@ def training_footprints(
             home = dataset.manifest.region
             north, west = home.north - chosen["row"] * home.nsres, home.west + chosen["col"] * home.ewres
             edges.append(np.stack([north, north - height * home.nsres, west + width * home.ewres, west], axis=1))
-    return Footprints.of_rectangles(np.concatenate(edges), region)
+    return Footprints.of_rectangles(np.concatenate(edges), region, turn)
 
 
 def _check_report(dataset: PatchDataset, report: Mapping[str, Any] | None, model: str | os.PathLike) -> None:

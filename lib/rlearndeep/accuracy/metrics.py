@@ -142,11 +142,12 @@ class RegressionSums:
         truth, errors = truth[known], errors[known]
         if not truth.size:
             return cls()
-        mean = float(truth.mean())
+        # Seen from one of them, values that are all equal deviate by 0, not by what rounding leaves.
+        shifted = truth - truth[0]
         return cls(
             int(truth.size),
-            mean,
-            float(np.square(truth - mean).sum()),
+            float(truth[0] + shifted.mean()),
+            float(np.square(shifted - shifted.mean()).sum()),
             float(errors.sum()),
             float(np.abs(errors).sum()),
             float(np.square(errors).sum()),
@@ -154,9 +155,9 @@ class RegressionSums:
 
     def __add__(self, other: RegressionSums) -> RegressionSums:
         """Sums of both sets of pairs together (moments: Chan, Golub and LeVeque 1983)."""
+        if not (self.count and other.count):
+            return self if self.count else other
         count = self.count + other.count
-        if count == 0:
-            return self
         delta = other.mean - self.mean
         return RegressionSums(
             count,

@@ -49,13 +49,20 @@ def areas_of_labels(dataset: PatchDataset, vector: LabelVector) -> tuple[NDArray
     if (area[~found] != 0).any() or not (several or found.any()):
         raise DeepLearningError(
             f"Labels are judged in the vector they came from; '{dataset.path}' was made from other features than "
-            f"those of <{vector.name}> ({manifest.command}). Give that vector."
+            f"those of layer {vector.layer} of <{vector.name}> ({manifest.command}). Give that vector and that layer=."
         )
     number = np.where(known, np.searchsorted(categories, area) + 1, 0).astype(np.int32)
     rows, cols = manifest.reference.shape
     if manifest.task == "presence":
+        classes = _classes(vector, categories, manifest.classes)
+        if (classes == UNLABELLED).all():
+            raise DeepLearningError(
+                f"The presence of a class is claimed by features that have its label; no label of <{vector.name}> is a "
+                f"class of '{dataset.path}' ({manifest.command}). Give the column that holds these classes; if they "
+                "were sampled at a coarser level (level=), write them to a column and sample from that."
+            )
         with _in_region(manifest.region), _plane(vector, categories, manifest.region) as plane:
-            return categories, _claims_of_presence(plane, dataset, _classes(vector, categories, manifest.classes))
+            return categories, _claims_of_presence(plane, dataset, classes)
     if manifest.unit == "patch" or ((rows, cols) == (1, 1) and (known == found).all()):
         return categories, number.reshape(-1, *manifest.label_shape)
     # Without a name the file is gone when the last array on it is.

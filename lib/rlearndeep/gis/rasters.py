@@ -305,6 +305,11 @@ def _on_globe() -> bool:
     return libgis.G_projection() == libgis.PROJECTION_LL
 
 
+def around_the_globe() -> float | None:
+    """Map units after which places are the same again from west to east; None where they never are."""
+    return _CIRCLE if _on_globe() else None
+
+
 def turned_into(east: NDArray[np.float64], region: Region) -> NDArray[np.float64]:
     """Eastings as they are; on the globe those outside a region in the turn that begins at its western edge."""
     if not _on_globe():

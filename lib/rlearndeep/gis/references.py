@@ -19,6 +19,7 @@ from rlearndeep.scene.classes import ClassTable, MapClass
 from rlearndeep.scene.geometry import Region, Window
 
 _LARGEST_SPAN = 1 << 24
+_LARGEST_CATEGORY = 2**31 - 1
 _SMALL_SPAN = 256
 _TRAINING = "part='training'"
 
@@ -233,7 +234,7 @@ def with_whole_labels(reference: ReferenceVector) -> ReferenceVector:
     GRASS tools write the categories of integer rasters into floating point columns (r.random, v.what.rast).
     """
     labels = reference.labels
-    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any():
+    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any() or np.abs(labels).max() > _LARGEST_CATEGORY:
         return reference
     return replace(reference, labels=labels.astype(np.int64))
 

@@ -40,6 +40,16 @@ def test_cells_of_the_own_grid_are_met_exactly():
     assert (footprints.rows.tolist(), footprints.cols.tolist()) == ([[1, 3]], [[3, 5]])
 
 
+@pytest.mark.parametrize("west", [-370.0, -10.0, 350.0])
+def test_on_the_globe_footprints_lie_in_the_turn_of_the_region(west):
+    region = Region(north=10, south=0, east=10, west=-10, rows=2, cols=20)
+    edges = np.array([[10.0, 5.0, west + 3, west], [5.0, 0.0, west + 25, west + 15], [5.0, 0.0, west + 2, west - 2]])
+    mask = Footprints.of_rectangles(edges, region, turn=360.0).mask(region.window)
+    expected = np.zeros((2, 20), dtype=bool)
+    expected[0, :3], expected[1, 15:], expected[1, :2] = True, True, True
+    assert np.array_equal(mask, expected)
+
+
 def write_model(path, patches: list[str], dataset, **training) -> None:
     manifest = dataset.manifest
     card = ModelCard(

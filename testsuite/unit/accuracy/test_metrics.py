@@ -157,3 +157,13 @@ def test_the_report_of_values_has_every_score() -> None:
     for word in ("RMSE", "MAE", "Bias", "R2", "0.57735", "3"):
         assert word in text
     assert "-" in regression_report(regression_scores(RegressionSums()))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 271.15, -1234567.891])
+def test_r2_is_not_defined_where_all_values_of_the_reference_are_equal(value):
+    truth = np.full(100_000, value)
+    sums = RegressionSums()
+    for part in np.array_split(truth, 49):
+        sums += RegressionSums.of(part, part + 0.5)
+    assert sums.squares == 0
+    assert regression_scores(sums)["r2"] is None
