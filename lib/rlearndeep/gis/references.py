@@ -15,11 +15,10 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.gis.rasters import CELL_NULL, RasterInfo, RasterStack, raster_info
 from rlearndeep.gis.session import libraries, remove_at_end, temporary_name
 from rlearndeep.gis.vectors import LabelVector, open_features, rasterize_areas, read_points
-from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.classes import LARGEST_CATEGORY, ClassTable, MapClass
 from rlearndeep.scene.geometry import Region, Window
 
 _LARGEST_SPAN = 1 << 24
-_LARGEST_CATEGORY = 2**31 - 1
 _SMALL_SPAN = 256
 _TRAINING = "part='training'"
 
@@ -234,7 +233,7 @@ def with_whole_labels(reference: ReferenceVector) -> ReferenceVector:
     GRASS tools write the categories of integer rasters into floating point columns (r.random, v.what.rast).
     """
     labels = reference.labels
-    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any() or np.abs(labels).max() > _LARGEST_CATEGORY:
+    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any() or np.abs(labels).max() > LARGEST_CATEGORY:
         return reference
     return replace(reference, labels=labels.astype(np.int64))
 
