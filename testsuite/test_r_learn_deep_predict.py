@@ -494,14 +494,14 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(grass, models, tmp_
     assert "segments" in refused("segments_output=objects")
     assert "segments" in refused("aggregate=majority")
     assert "not an input" in refused("segments=ids", "segments_output=ids", "--overwrite")
-    assert "to a file" in refused("segments=ids", "segments_table=-")
+    assert "names a file" in refused("segments=ids", "segments_table=-")
     for length in (241, 999):
-        assert "at most 240 characters" in refused("segments=ids", f"segments_table={tmp_path / ('t' * length)}")
+        assert "at most 240 bytes" in refused("segments=ids", f"segments_table={tmp_path / ('t' * length)}")
     assert "majority is of classes" in refused(
         "segments=ids", "segments_output=o", "aggregate=majority", model=models / "value"
     )
     assert "blend=" in refused("blend=cosine", model=models / "patches")
-    assert "writable" in refused("segments=ids", f"segments_table={tmp_path / 'absent' / 'x.csv'}")
+    assert "may be written to" in refused("segments=ids", f"segments_table={tmp_path / 'absent' / 'x.csv'}")
 
     assert sorted(grass.maps("raster")) == before
 
