@@ -43,6 +43,13 @@ def test_virtual_bands_and_masks_give_the_map_of_ordinary_ones(grass, models, ki
         np.testing.assert_array_equal(cells(grass, f"score_{category}"), cells(grass, f"expected_{category}"))
 
 
+def make_group(grass):
+    """Two bands that differ from cell to cell over the region, as the group ``scene``."""
+    grass.ok("r.mapcalc", "red = int(25 * sin(col() * 12.) + 20)")
+    grass.ok("r.mapcalc", "nir = float(row() * 2.25 + col() % 3)")
+    grass.ok("i.group", "group=scene", "input=red,nir")
+
+
 @pytest.mark.parametrize(
     ("raster", "region", "turned"),
     [
@@ -57,9 +64,7 @@ def test_around_the_globe_the_map_is_that_of_the_bands_as_other_tools_see_them(
 ):
     grass = grass_crs("EPSG:4326")
     grass.ok("g.region", "n=60", "s=-40", f"w={raster[0]}", f"e={raster[1]}", "res=5")
-    grass.ok("r.mapcalc", "red = int(25 * sin(col() * 12.) + 20)")
-    grass.ok("r.mapcalc", "nir = float(row() * 2.25 + col() % 3)")
-    grass.ok("i.group", "group=scene", "input=red,nir")
+    make_group(grass)
     grass.ok("g.region", f"w={region[0]}", f"e={region[1]}")
     grass.ok(TOOL, *arguments(models, "context", "map"), "probabilities=map")
     # The same bands as maps that lie where the region is.
@@ -77,9 +82,7 @@ def test_around_the_globe_the_map_is_that_of_the_bands_as_other_tools_see_them(
 def test_context_beyond_the_date_line_makes_a_part_equal_the_whole(grass_crs, models):
     grass = grass_crs("EPSG:4326")
     grass.ok("g.region", "n=60", "s=-40", "w=-180", "e=180", "res=5")
-    grass.ok("r.mapcalc", "red = int(25 * sin(col() * 12.) + 20)")
-    grass.ok("r.mapcalc", "nir = float(row() * 2.25 + col() % 3)")
-    grass.ok("i.group", "group=scene", "input=red,nir")
+    make_group(grass)
     grass.ok("g.region", "w=140", "e=220")
     grass.ok(TOOL, *arguments(models, "context", "whole"), "probabilities=whole")
     grass.ok("g.region", "w=150", "e=180")
@@ -91,9 +94,7 @@ def test_context_beyond_the_date_line_makes_a_part_equal_the_whole(grass_crs, mo
 def test_a_patch_far_outside_the_region_sees_the_bands_where_they_begin_again(grass_crs, models):
     grass = grass_crs("EPSG:4326")
     grass.ok("g.region", "n=40", "s=0", "w=-178", "e=178", "res=1")
-    grass.ok("r.mapcalc", "red = int(25 * sin(col() * 12.) + 20)")
-    grass.ok("r.mapcalc", "nir = float(row() * 2.25 + col() % 3)")
-    grass.ok("i.group", "group=scene", "input=red,nir")
+    make_group(grass)
     grass.ok("g.region", "w=160", "e=200")
     grass.ok(TOOL, *arguments(models, "patches", "whole"), "probabilities=whole", "stride=40")
     grass.ok("g.region", "w=162", "e=167")

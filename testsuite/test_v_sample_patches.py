@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -714,6 +715,16 @@ def test_texts_become_labels_and_groups_of_one_line(field):
     assert [entry["label"] for entry in answer["classes"]] == ['old wood, "oak" 1', 'old wood, "oak" 2']
     labels = field.ok("v.db.select", "-c", "map=fp", "columns=label", "group=label").splitlines()
     assert labels == ['old wood, "oak" 1', 'old wood, "oak" 2']
+
+
+def test_shares_have_no_say_beside_a_column_that_names_the_parts(field):
+    with closing(sqlite3.connect(field.mapset / "sqlite" / "sqlite.db")) as database, database:
+        database.execute("update areas set kind = case cat when 1 then 'training' else 'test' end")
+    wishes = "group=g", "input=areas", "column=code", "size=1", "split=column", "split_column=kind", "output=fp"
+    done = field.run(TOOL, *wishes, f"patches={directory(field)}", "shares=50,0,50")
+    assert "column <kind> names the part of each. Leave it out" in " ".join(done.stderr.split())
+    assert not Path(directory(field)).exists()
+    field.ok(TOOL, *wishes, f"patches={directory(field)}")
 
 
 def test_points_beside_areas_are_left_out_with_a_word(field):

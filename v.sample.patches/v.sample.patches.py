@@ -755,6 +755,19 @@ def job(options: dict, flags: dict) -> dict:
     return summary
 
 
+def check_shares(options: dict, split, groups) -> None:
+    """Refuse shares that were given beside a column that names the part of each place."""
+    from rlearndeep.errors import DeepLearningError
+    from rlearndeep.sampling.splits import names_parts
+
+    if options["shares"] and names_parts(split, groups):
+        raise DeepLearningError(
+            _("shares= divide places among the parts; the column <{}> names the part of each. Leave it out.").format(
+                options["split_column"]
+            )
+        )
+
+
 def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, extra: dict, started: float) -> dict:
     """Plan, and write unless only the plan is wanted; the report."""
     from rlearndeep.sampling.plan import make_plan
@@ -765,6 +778,7 @@ def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, e
     # A plan reads no bands, and what looks the same in the bands may differ in further sources.
     reads_only_labels = flags["n"] or extra["further"]
     wishes = replace(settings, drop_duplicates=False) if reads_only_labels else settings
+    check_shares(options, settings.split, labels.table.groups)
     plan = make_plan(scenes, labels.table, wishes, cells, several(options["group"]))
     extra["further"] = with_sizes(options, extra["further"], plan, files.region)
     if not flags["n"]:
