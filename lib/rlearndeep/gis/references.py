@@ -233,7 +233,7 @@ def with_whole_labels(reference: ReferenceVector) -> ReferenceVector:
     GRASS tools write the categories of integer rasters into floating point columns (r.random, v.what.rast).
     """
     labels = reference.labels
-    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any() or np.abs(labels).max() > LARGEST_CATEGORY:
+    if labels.dtype.kind != "f" or (labels != np.rint(labels)).any() or (np.abs(labels) > LARGEST_CATEGORY).any():
         return reference
     return replace(reference, labels=labels.astype(np.int64))
 
