@@ -31,6 +31,10 @@ _ATTEMPTS = (8, 64)
 # Divisions are compared on so many patches.
 _COMPARED = 4000
 
+# Chance makes groups count for no less of their amounts when the largest is looked for: seeds divide differently, and
+# large groups still go first.
+_LEAST_OF_AMOUNT = 0.5
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -132,11 +136,13 @@ def _proposals(
     amounts = np.column_stack([patches.totals(owner, len(numbers), classes), patches_in])
     # The fewer patches, the quicker an attempt, and the more it matters.
     for attempt in range(int(np.clip(_COMPARED * 10 // len(patches), *_ATTEMPTS))):
-        yield stratify(amounts, shares, seed + attempt)
+        yield stratify(amounts, shares, (seed, attempt))
     down, across = np.divmod(numbers - 1, _blocks_across(region, side))
-    for order in (np.lexsort((across, down)), np.lexsort((down, across))):
-        for direction in (order, order[::-1]):
-            yield from_both_ends(patches_in[direction], shares)[np.argsort(direction)]
+    orders = (np.lexsort((across, down)), np.lexsort((down, across)))
+    directions = [direction for order in orders for direction in (order, order[::-1])]
+    for number in np.random.default_rng(seed).permutation(len(directions)).tolist():
+        direction = directions[number]
+        yield from_both_ends(patches_in[direction], shares)[np.argsort(direction)]
 
 
 def from_both_ends(amounts: NDArray[np.int64], shares: Sequence[float]) -> NDArray[np.int32]:
@@ -161,21 +167,24 @@ def _loss(patches: PatchSet, part: NDArray[np.int32], shares: Sequence[float], c
     return 1.0 - min(1.0, float(kept)), float(missing.mean(axis=1).sum() + missing[0].mean())
 
 
-def stratify(amounts: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int32]:
+def stratify(amounts: NDArray[np.int64], shares: Sequence[float], seed: int | tuple[int, ...]) -> NDArray[np.int32]:
     """Divide groups so that every column meets the shares as closely as whole groups allow.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011) for groups of any amount: the column
-    with the fewest groups left goes first, its largest group to the part that lacks most of it. When
-    only as many groups of a column are left as there are parts without any, those parts take them.
+    with the fewest groups left goes first, one of its largest groups, by chance, to the part that lacks
+    most of it. When only as many groups of a column are left as there are parts without any, those parts take them.
 
     Args:
         amounts: what each group holds, (groups, columns), e.g. labelled cells per class and patches.
         shares: of the parts; a part with share 0 gets nothing.
+        seed: one number, or several that count together.
 
     Returns:
         Part of each group.
     """
-    shuffle = np.random.default_rng(seed).permutation(len(amounts))
+    random = np.random.default_rng(seed)
+    shuffle = random.permutation(len(amounts))
+    chance = random.uniform(_LEAST_OF_AMOUNT, 1.0, len(amounts))
     amounts = amounts[shuffle].astype(np.float64)
     scale = np.maximum(amounts.sum(axis=0), 1)
     amounts = amounts / scale
@@ -191,7 +200,7 @@ def stratify(amounts: NDArray[np.int64], shares: Sequence[float], seed: int) -> 
         counts = present.sum(axis=0)
         column = int(np.where(counts > 0, counts, np.iinfo(np.int64).max).argmin())
         members = np.flatnonzero(present[:, column]) if counts[column] else np.flatnonzero(left)
-        group = int(members[amounts[members, column].argmax()])
+        group = int(members[(amounts[members, column] * chance[members]).argmax()])
         part[group] = choice = _neediest(lacking, held, share, empty, column, left.sum(), counts[column])
         lacking[choice] -= amounts[group]
         held[choice] |= amounts[group] > 0

@@ -160,6 +160,25 @@ def test_shares_are_met_as_closely_as_equal_groups_allow():
     assert set(stratify(amounts, (0.8, 0.2, 0.0), 1).tolist()) == {0, 1}
 
 
+def test_seeds_divide_groups_differently_though_no_two_hold_the_same():
+    amounts = np.arange(1000, 1040)[:, None] ** 2
+    divisions = [stratify(amounts, (0.7, 0.15, 0.15), seed) for seed in range(6)]
+    assert len({part.tobytes() for part in divisions}) == 6
+    for part in divisions:
+        shares = np.bincount(part, amounts[:, 0]) / amounts.sum()
+        np.testing.assert_allclose(shares, [0.7, 0.15, 0.15], atol=0.02)
+
+
+@pytest.mark.parametrize("split", [Split(block_size=100.0, buffer=0.0), Split()])
+def test_seeds_divide_blocks_differently(split):
+    """Where some draws lose little, and where compact divisions, of which there are four, lose least."""
+    row, col = (grid.ravel() * 2 for grid in np.mgrid[0:48, 0:48])
+    counts = np.stack([row + 1, 100 - row, col + 1, 100 - col], axis=1).astype(np.int32)
+    patches = replace(patch_set(row, col, (2, 2), label=counts.argmax(axis=1)), counts=counts)
+    found = {divide(patches, split, REGION, (), 4, seed).part.tobytes() for seed in range(6)}
+    assert len(found) >= 3
+
+
 def test_compact_divisions_take_validation_and_test_from_opposite_ends():
     assert from_both_ends(np.full(10, 5), (0.6, 0.2, 0.2)).tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 2, 2]
     assert from_both_ends(np.full(5, 5), (0.8, 0.2, 0.0)).tolist() == [1, 0, 0, 0, 0]
