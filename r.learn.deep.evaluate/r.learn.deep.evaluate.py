@@ -314,9 +314,13 @@ def model_and_patches(options):
 def assess_maps(options):
     """Compare the maps with the reference."""
     from rlearndeep.accuracy.remarks import remarks
+    from rlearndeep.errors import check_installed
     from rlearndeep.gis.session import current_region, say
 
+    check_installed(_("An assessment"), "sklearn")
     settings = Settings.read(options)
+    if settings.report:
+        check_installed("report=", "matplotlib")
     region = current_region()
     check_outputs(settings)
     ground = open_ground(settings)

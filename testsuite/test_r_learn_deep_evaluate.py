@@ -245,6 +245,16 @@ def test_whole_numbers_in_a_floating_column_are_categories_for_class_maps(small)
     assert by_height == by_number
 
 
+def test_packages_are_missed_before_anything_is_read_or_written(small, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n")
+    path = f"{tmp_path}:{small.env['PYTHONPATH']}"
+    arguments = ("input=good", "reference=truth", f"matrix={tmp_path}/matrix.csv")
+    error = small.error(TOOL, *arguments, f"report={tmp_path}/report.html", "difference=lost", PYTHONPATH=path)
+    assert "report= needs the Python package 'matplotlib'" in error
+    assert "lost" not in small.maps("raster") and not (tmp_path / "matrix.csv").exists()
+    small.ok(TOOL, *arguments, PYTHONPATH=path)
+
+
 def test_a_pipe_that_takes_no_more_does_not_end_in_a_traceback(small):
     read, write = os.pipe()
     os.close(read)

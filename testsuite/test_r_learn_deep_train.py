@@ -157,6 +157,18 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(grass: Gra
     assert "-m pip install torch" in error and "no torch here" in error and "python" in error
 
 
+@pytest.mark.parametrize(("module", "package"), [("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")])
+def test_packages_of_the_report_are_missed_before_the_first_epoch(
+    grass: Grass, tmp_path: Path, module: str, package: str
+) -> None:
+    make_patches(tmp_path / "patches", size=1, count=100)
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n")
+    path = f"{tmp_path}:{grass.env['PYTHONPATH']}"
+    error = grass.error(TOOL, f"patches={tmp_path}/patches", f"model={tmp_path}/model", PYTHONPATH=path)
+    assert f"The report of a training needs the Python package '{package}'" in error
+    assert not [*tmp_path.glob("model*"), *tmp_path.glob(".model*")]
+
+
 def test_a_killed_run_goes_on_to_the_same_model(grass: Grass, tmp_path: Path) -> None:
     make_patches(tmp_path / "patches", size=1, count=2000)
     arguments = (f"patches={tmp_path}/patches", "epochs=150", "patience=0", "hidden=8")

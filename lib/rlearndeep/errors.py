@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -39,6 +40,21 @@ def missing_package(module: str, purpose: str, error: Exception) -> MissingPacka
         f"{purpose} needs the Python package '{package}'; {sys.executable} cannot import it ({reason}). "
         f"Install it with: {_installing(package)}, or set RLEARNDEEP_PYTHON to a Python that has it."
     )
+
+
+def check_installed(purpose: str, *modules: str) -> None:
+    """Look for packages that are imported after hours of work, without importing them.
+
+    Args:
+        purpose: what needs them, the beginning of the message.
+        modules: names that will be imported.
+
+    Raises:
+        MissingPackage: this interpreter has no such package.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise missing_package(module, purpose, ModuleNotFoundError(f"No module named '{module}'"))
 
 
 def _installing(package: str) -> str:

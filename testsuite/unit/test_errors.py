@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from rlearndeep.errors import missing_package
+from rlearndeep.errors import MissingPackage, check_installed, missing_package
 
 
 def test_a_venv_is_told_to_install_with_its_own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +30,12 @@ def test_a_python_that_belongs_to_the_system_is_told_to_make_a_venv(
     assert f"{sys.executable} -m venv --system-site-packages ~/rlearndeep-venv && " in message
     assert "~/rlearndeep-venv/bin/python -m pip install torch, and start GRASS" in message
     assert "\n" not in message
+
+
+def test_packages_are_looked_for_without_importing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    check_installed("A report", "antigravity")
+    assert "antigravity" not in sys.modules
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(MissingPackage, match=r"^A report needs the Python package 'scikit-learn'"):
+        check_installed("A report", "antigravity", "sklearn")

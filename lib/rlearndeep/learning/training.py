@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.backends import is_helper
-from rlearndeep.errors import DeepLearningError
+from rlearndeep.errors import DeepLearningError, check_installed
 from rlearndeep.files import write_text
 from rlearndeep.learning.context import reach
 from rlearndeep.learning.enlargement import suffers
@@ -153,7 +153,9 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
 
     Raises:
         DeepLearningError: the patches or the settings do not allow training.
+        MissingPackage: what the scores or the report need is not installed.
     """
+    check_installed("The report of a training", "sklearn", "matplotlib")
     sites, chosen = _looked_at(datasets, settings)
     manifest = sites.manifest
     counted = sites.part("training", Normalization("none"))
