@@ -94,7 +94,8 @@ DATES = 68
 HEAD = """Written by `benchmarks/several_sources.py`. Every network of a scene is trained on the same patches, whose
 parts are whole blocks. Scores are the mean over the seeds of sampling and training ± half of the range, if several;
 OA is the overall accuracy, F1 the mean over the classes. The test part chose nothing. Pre-training sees the imagery of
-the whole scene, without labels. Seconds are those of a machine with other work."""
+the whole scene, without labels. Seeds may divide a small scene alike; the range is then that of training only. Seconds
+are those of a machine with other work."""
 
 
 def slovenia(data: Path) -> None:
