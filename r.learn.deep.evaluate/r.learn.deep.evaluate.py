@@ -173,12 +173,20 @@
 # % excludes: labels,strata,levels,segments,footprints,difference,matrix,report
 # %end
 
+import locale
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def find_library() -> None:
@@ -737,6 +745,7 @@ def write_files(settings, result, scatters):
 
 
 def main():
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

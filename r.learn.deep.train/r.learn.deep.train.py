@@ -445,12 +445,21 @@
 # %end
 
 import json
+import locale
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def find_library() -> None:
@@ -530,6 +539,7 @@ def tell(done: int, total: int, text: str) -> None:
 
 def main() -> None:
     """Read the options and run the job."""
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

@@ -376,14 +376,23 @@
 # % requires: ignore_values,ignore
 # %end
 
+import locale
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def find_library() -> None:
@@ -792,6 +801,7 @@ def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, e
 
 def main() -> None:
     """Parse, then hand over to the library."""
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run
