@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -670,6 +672,23 @@ def test_a_killed_run_leaves_directory_and_vector_as_a_pair(field, seconds):
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == held
 
 
+def test_an_interruption_in_the_last_moment_leaves_the_new_pair_and_nothing_else(field):
+    run(field, "raster=classes", "size=4", "split=none")
+    places = "output=fp", f"patches={directory(field)}", "--overwrite"
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", *places]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=field.env, **streams) as process:
+        while not list((field.mapset / "vector").glob("tmp_rlearndeep_replaced*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the programs that the tool started hear it, too
+        error = process.communicate(timeout=60)[1]
+    assert "Traceback" not in error, error
+    assert len(PatchDataset.open(directory(field))) == 20
+    assert not [name for name in field.maps("vector") if name.startswith("tmp_")]
+    assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == 20
+
+
 BAD_TABLES = [
     ("update areas set kind = cast(x'57e46c64' as text) where cat = 1", "kind", "must be in UTF-8"),
     ("update areas set share = 9e999 where cat = 1", "share", "numbers finite"),
@@ -922,6 +941,7 @@ def test_when_the_directory_cannot_be_placed_the_old_vector_comes_back(field, mo
     run(field, "raster=classes", "size=6", "split=none", name="q", output="new")
     code = """
 import sys
+import time
 sys.path.insert(0, sys.argv[1])
 from rlearndeep.gis.footprints import publish
 def refuse():

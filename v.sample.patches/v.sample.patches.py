@@ -683,7 +683,7 @@ def write(plan, files, scenes, settings, options: dict, extra: dict, started: fl
     """Write directory and footprints, which appear together or not at all; the report."""
     from rlearndeep.gis.footprints import publish, write_footprints
     from rlearndeep.gis.projections import extent_degrees, projection
-    from rlearndeep.gis.session import command_line, show_progress
+    from rlearndeep.gis.session import command_line, deaf, show_progress
     from rlearndeep.patches import PatchWriter
     from rlearndeep.sampling.plan import complete, describe, write_plan
     from rlearndeep.sampling.report import add_contents, check_apart, summarize
@@ -713,7 +713,8 @@ def write(plan, files, scenes, settings, options: dict, extra: dict, started: fl
             command_line(),
         )
         writer.finish(whole)
-        publish(footprints, options["output"], writer.publish)
+        with deaf():
+            publish(footprints, options["output"], writer.publish)
     return summary
 
 

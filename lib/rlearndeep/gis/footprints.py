@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.session import mapset, remove_at_end, temporary_name
+from rlearndeep.gis.session import deaf, mapset, remove_at_end, temporary_name
 from rlearndeep.patches import PARTS, PatchWriter
 from rlearndeep.scene.geometry import Region
 
@@ -126,7 +126,10 @@ def write_footprints(
             filled.result()
         _quietly("v.db.connect", map=hidden, table=table, key="cat", layer=1)
     except BaseException:
-        gs.run_command("db.droptable", flags="f", table=table, quiet=True, errors="ignore", stderr=subprocess.DEVNULL)
+        with deaf():
+            gs.run_command(
+                "db.droptable", flags="f", table=table, quiet=True, errors="ignore", stderr=subprocess.DEVNULL
+            )
         raise
     finally:
         for path in (file, sql):

@@ -113,8 +113,26 @@ def at_end(action: Callable[[], None]) -> None:
 
 def cleanup() -> None:
     """Run and forget the actions of :func:`at_end`."""
-    while _cleanups:
-        _cleanups.pop()()
+    with deaf():
+        while _cleanups:
+            _cleanups.pop()()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Ctrl-C and a polite kill change nothing in this block, nor in the programs that are started in it.
+
+    For what is the end of a run anyway; in other than the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def remove_at_end(kind: str, name: str) -> None:
