@@ -107,6 +107,16 @@ def test_plain_text_survives_any_locale(olofsson):
     assert "0.9172" in text.stdout
 
 
+def test_a_full_disk_ends_in_one_line(olofsson, tmp_path):
+    # A limit on the size of files, in kilobytes, fails a write as a full disk does.
+    command = f"{TOOL} input=classes vector=sample column=label report={tmp_path / 'report.html'}"
+    done = olofsson.run("bash", "-c", f"trap '' XFSZ; ulimit -f 1; exec {command}")
+    text = " ".join(done.stderr.split())
+    assert done.returncode != 0
+    assert "Traceback" not in text and text.count("ERROR:") == 1 and "disk space" in text, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_selects_points_and_those_outside_are_counted(olofsson):
     some = olofsson.json(TOOL, "input=classes", "vector=sample", "column=number", "where=cat <= 75")
     assert some["points"] == 75

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import functools
 import glob
 import itertools
@@ -35,6 +36,7 @@ INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
 _RESTARTED = "RLEARNDEEP_RESTARTED"
 MASK_VARIABLE = "GRASS_MASK"
 """Names another mask than MASK, from GRASS 8.5 on."""
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _PLACE = ("GISDBASE", "LOCATION_NAME", "MAPSET")
 
 _cleanups: list[Callable[[], None]] = []
@@ -79,6 +81,14 @@ def run(
         gs.fatal(
             f"Modules of GRASS must be able to read the maps; see the message above. {command} ended with an error. "
             "Mend the map: v.build for a vector without topology, v.db.connect for one whose table is gone."
+        )
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        which = f"'{error.filename}'" if error.filename else "one"
+        gs.fatal(
+            f"The files that a tool works with must be readable or writable; {which} is not ({error.strerror}). "
+            "Free disk space or choose another place, and run the command again."
         )
     except KeyboardInterrupt:
         cleanup()
