@@ -702,6 +702,24 @@ def test_a_log_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
         fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"))
 
 
+def test_a_disk_that_is_full_costs_the_log_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    class ResourceExhaustedError(Exception):
+        """What TensorFlow raises for a full disk, as it does for memory."""
+
+    def add(self: Any, event: Any) -> None:
+        if event.step == 2:
+            raise ResourceExhaustedError("No space left on device")
+
+    training, validation = parts(tmp_path, size=4, count=20)
+    monkeypatch.setattr(EventFileWriter, "add_event", add)
+    told: list[str] = []
+    result = fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"), warn=told.append)
+    assert len(result.history) == 3
+    assert len(told) == 1 and "No space left on device" in told[0] and "ends before epoch 2" in told[0]
+
+
 def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     settings = resolved(Settings(architecture="mlp", tensorboard="log", device="cpu"), "cell", (4, 4), 10)
