@@ -479,6 +479,7 @@ def find_library() -> None:
 def job(options: dict, flags: dict) -> dict | None:
     """Train, print the scores, and export."""
     from rlearndeep.backends import get_backend, is_helper
+    from rlearndeep.files import check_listable
     from rlearndeep.gis.session import command_line, say
     from rlearndeep.learning.exporting import export
     from rlearndeep.learning.options import from_options
@@ -497,6 +498,7 @@ def job(options: dict, flags: dict) -> dict | None:
     settings = from_options(options)
     if is_helper(settings):
         os.environ["GRASS_VERBOSE"] = "-1"
+    check_listable(options["model"], "model")
     target, onnx = model_directory(options["model"]), Path(options["onnx"]) if options["onnx"] else None
     overwrite, resume = gs.overwrite(), flags["r"]
     check_target(target, overwrite, resume)

@@ -733,6 +733,7 @@ def tell(plan, settings, summary: dict) -> None:
 def job(options: dict, flags: dict) -> dict:
     """Open everything, then plan, write and report."""
     from rlearndeep.backends.machine import keep_memory
+    from rlearndeep.files import check_listable
     from rlearndeep.gis.footprints import check_output
     from rlearndeep.gis.groups import open_groups
     from rlearndeep.gis.session import current_region, say
@@ -743,6 +744,7 @@ def job(options: dict, flags: dict) -> dict:
     started = time.perf_counter()
     keep_memory()
     settings = read_settings(options)
+    check_listable(options["patches"], "patches")
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
     check_output(options["output"], [options["input"], options["agreement"]])

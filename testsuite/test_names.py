@@ -1,4 +1,4 @@
-"""Names and labels beyond ASCII pass through all tools, whatever the locale of the shell that calls them."""
+"""Names and labels of every kind pass through all tools, whatever the locale of the shell that calls them."""
 
 from __future__ import annotations
 
@@ -68,3 +68,11 @@ def test_the_four_tools_read_utf8_where_the_locale_knows_ascii_only(grass: Grass
         assert [entry["label"] for entry in classes] == labels
     assert {file.name for file in place.iterdir()} == {"Stücke", "Hülle", "Flächen.csv", "Güte.html"}
     assert any(label in (place / "Flächen.csv").read_text(encoding="utf-8") for label in labels)
+
+
+def test_directories_whose_names_the_next_tool_would_take_for_two_are_refused(grass: Grass, tmp_path: Path) -> None:
+    sample = "v.sample.patches", "group=scene", "raster=cover", "output=places", f"patches={tmp_path}/a,b"
+    train = "r.learn.deep.train", f"patches={tmp_path}/patches", f"model={tmp_path}/a,b"
+    for command in (sample, train):
+        assert "none has a comma in its name" in grass.error(*command)
+    assert list(tmp_path.glob("a*")) == []
