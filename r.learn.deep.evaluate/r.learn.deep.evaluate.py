@@ -167,9 +167,6 @@
 # % requires: level,levels
 # % requires_all: labels,model,column
 # % requires: patches,labels
-# % requires: folds,labels
-# % requires: doubt,labels
-# % requires: device,labels
 # % excludes: labels,strata,levels,segments,footprints,difference,matrix,report
 # %end
 
@@ -319,11 +316,25 @@ def model_and_patches(options):
     return read_card(models[0]), PatchDataset.open(paths[0])
 
 
+def check_options_of_labels(options):
+    """Refuse options that need labels=; a default is no wish, as pygrass.Module gives all of them."""
+    from rlearndeep.errors import DeepLearningError
+
+    for key, default in (("folds", "5"), ("doubt", "doubt"), ("device", "auto")):
+        if options[key] != default:
+            raise DeepLearningError(
+                _("The option {key}= requires labels=; got {key}={value} without it. Leave {key}= out.").format(
+                    key=key, value=options[key]
+                )
+            )
+
+
 def assess_maps(options):
     """Compare the maps with the reference."""
     from rlearndeep.accuracy.remarks import remarks
     from rlearndeep.gis.session import current_region, say
 
+    check_options_of_labels(options)
     settings = Settings.read(options)
     region = current_region()
     check_outputs(settings)
