@@ -689,6 +689,21 @@ def test_an_interruption_in_the_last_moment_leaves_the_new_pair_and_nothing_else
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == 20
 
 
+def test_a_terminal_that_is_closed_leaves_nothing(field):
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", "output=fp", f"patches={directory(field)}"]
+    vectors = field.mapset / "vector"
+    with subprocess.Popen(command, env=field.env, stderr=subprocess.PIPE, text=True) as process:
+        while not list(vectors.glob("tmp_rlearndeep_footprints*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGHUP)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "nothing was left half-written" in error
+    assert [file.name for file in vectors.iterdir()] == ["areas"]
+    assert not [name for name in os.listdir(os.path.dirname(directory(field))) if name.startswith(".p.")]
+    assert "fp" not in field.ok("db.tables", "-p").split()
+
+
 def test_a_vector_that_another_process_made_meanwhile_is_not_replaced_unasked(field):
     command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", "output=fp", f"patches={directory(field)}"]
     vectors = field.mapset / "vector"

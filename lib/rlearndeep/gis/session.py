@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -37,6 +37,7 @@ _RESTARTED = "RLEARNDEEP_RESTARTED"
 MASK_VARIABLE = "GRASS_MASK"
 """Names another mask than MASK, from GRASS 8.5 on."""
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PLACE = ("GISDBASE", "LOCATION_NAME", "MAPSET")
 
 _cleanups: list[Callable[[], None]] = []
@@ -53,11 +54,14 @@ def run(
     """Run a tool's job after the parser; end as GRASS users expect.
 
     A job returns the object that ``format=json`` prints, or None when it printed its own text.
-    Errors a user can mend become one ``ERROR:`` line; Ctrl-C and a polite kill end with status 130 and cleaned up.
+    Errors a user can mend become one ``ERROR:`` line; Ctrl-C, a polite kill and a terminal that is closed end with
+    status 130 and cleaned up.
     """
     atexit.register(cleanup)
     say_when_interrupted(interrupted)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         result = job(options, flags)
     except MissingPackage as error:
@@ -92,7 +96,8 @@ def run(
         )
     except KeyboardInterrupt:
         cleanup()
-        sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
         sys.exit(130)
     if result is not None and options.get("format") == "json":
         say(json.dumps(result, indent=1, ensure_ascii=False))
@@ -130,14 +135,14 @@ def cleanup() -> None:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Ctrl-C and a polite kill change nothing in this block, nor in the programs that are started in it.
+    """Signals that end a run politely change nothing in this block, nor in the programs that are started in it.
 
     For what is the end of a run anyway; in other than the main thread nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _POLITE}
     try:
         yield
     finally:
