@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from rlearndeep.backends import require
 from rlearndeep.errors import DeepLearningError
 
 _PURPOSE = "The option tensorboard="
+_RECORDS = "tensorboard.summary.writer.record_writer"
 
 
 class NoLog:
@@ -24,6 +27,8 @@ class NoLog:
 class Log:
     """A log for TensorBoard, in whose directory earlier logs may stand.
 
+    Its records are written here: the writer of ``tensorboard`` loads TensorFlow where that is installed.
+
     Args:
         directory: of the log; it is made.
         done: epochs that are done; what an interrupted run wrote of later ones is hidden.
@@ -31,18 +36,20 @@ class Log:
     """
 
     def __init__(self, directory: str, done: int, warn: Callable[[str], None]) -> None:
-        writer = require("tensorboard.summary.writer.event_file_writer", _PURPOSE, package="tensorboard")
+        records = require(_RECORDS, _PURPOSE, package="tensorboard")
         self._events = require("tensorboard.compat.proto.event_pb2", _PURPOSE, package="tensorboard")
         self._summaries = require("tensorboard.compat.proto.summary_pb2", _PURPOSE, package="tensorboard")
         self._directory, self._warn, self._ended = directory, warn, False
         session = self._events.SessionLog(status=self._events.SessionLog.START)
         try:
-            _try_writing(Path(directory))
-            self._file = writer.EventFileWriter(directory)
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{platform.node()}.{os.getpid()}"
+            self._records = records.RecordWriter(open(Path(directory, name), "wb"))  # noqa: SIM115 - held by the log
+            self._add(file_version="brain.Event:2")
             self._add(step=done + 1, session_log=session)
-        except Exception as error:  # where TensorFlow is installed, it writes, with errors of its own
+        except OSError as error:
             raise DeepLearningError(
-                f"The directory of tensorboard= must be writable; '{directory}' is not ({_reason(error)}). "
+                f"The directory of tensorboard= must be writable; '{directory}' is not ({error.strerror or error}). "
                 "Choose another place."
             ) from error
 
@@ -55,30 +62,20 @@ class Log:
             for name, value in row.items()
             if name not in ("epoch", "seconds") and value is not None
         ]
-        summary = self._summaries.Summary(value=values)
         try:
-            self._add(step=row["epoch"], summary=summary)
-        except Exception as error:
+            self._add(step=row["epoch"], summary=self._summaries.Summary(value=values))
+        except OSError as error:
             self._ended = True
+            with suppress(OSError):  # what it still holds cannot be written either
+                self._records.close()
             self._warn(
-                f"The log of tensorboard= in '{self._directory}' could not be written ({_reason(error)}); it ends "
-                f"before epoch {row['epoch']}, training goes on. Free disk space."
+                f"The log of tensorboard= in '{self._directory}' could not be written ({error.strerror or error}); it "
+                f"ends before epoch {row['epoch']}, training goes on. Free disk space."
             )
 
     def _add(self, **content: Any) -> None:
-        self._file.add_event(self._events.Event(wall_time=time.time(), **content))
-        self._file.flush()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-def _try_writing(directory: Path) -> None:
-    """Make a directory and a file in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=directory):
-        pass
+        self._records.write(self._events.Event(wall_time=time.time(), **content).SerializeToString())
+        self._records.flush()
 
 
 def open_log(directory: str, done: int, warn: Callable[[str], None]) -> Log | NoLog:
@@ -98,4 +95,4 @@ def check_log(directory: str) -> None:
         MissingPackage: ``tensorboard`` is not installed.
     """
     if directory:
-        require("tensorboard.summary.writer.event_file_writer", _PURPOSE, package="tensorboard")
+        require(_RECORDS, _PURPOSE, package="tensorboard")
