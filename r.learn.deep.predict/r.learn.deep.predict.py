@@ -294,6 +294,7 @@ def read_utf8() -> None:
     if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
         with suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # the C library asks again with its first message
 
 
 def find_library() -> None:

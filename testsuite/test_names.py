@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from conftest import Grass
@@ -9,7 +10,10 @@ from conftest import Grass
 LABELS = {1: "Gewässer", 2: "Blütenwiese"}
 
 
-def test_the_four_tools_read_utf8_where_the_locale_knows_ascii_only(grass: Grass, tmp_path: Path) -> None:
+def test_the_four_tools_read_utf8_where_the_locale_knows_ascii_only(
+    grass_crs: Callable[[str], Grass], tmp_path: Path
+) -> None:
+    grass = grass_crs("EPSG:32632")  # whose text has a degree sign
     place = tmp_path / "Jörgs Karten"
     place.mkdir()
     rules = "".join(f"{category}:{label}\n" for category, label in LABELS.items())
