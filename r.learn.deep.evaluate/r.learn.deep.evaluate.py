@@ -167,18 +167,24 @@
 # % requires: level,levels
 # % requires_all: labels,model,column
 # % requires: patches,labels
-# % requires: folds,labels
-# % requires: doubt,labels
-# % requires: device,labels
 # % excludes: labels,strata,levels,segments,footprints,difference,matrix,report
 # %end
 
+import locale
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # the C library asks again with its first message
 
 
 def find_library() -> None:
@@ -311,12 +317,26 @@ def model_and_patches(options):
     return read_card(models[0]), PatchDataset.open(paths[0])
 
 
+def check_options_of_labels(options):
+    """Refuse options that need labels=; a default is no wish, as pygrass.Module gives all of them."""
+    from rlearndeep.errors import DeepLearningError
+
+    for key, default in (("folds", "5"), ("doubt", "doubt"), ("device", "auto")):
+        if options[key] != default:
+            raise DeepLearningError(
+                _("The option {key}= requires labels=; got {key}={value} without it. Leave {key}= out.").format(
+                    key=key, value=options[key]
+                )
+            )
+
+
 def assess_maps(options):
     """Compare the maps with the reference."""
     from rlearndeep.accuracy.remarks import remarks
     from rlearndeep.errors import check_installed
     from rlearndeep.gis.session import current_region, say
 
+    check_options_of_labels(options)
     check_installed(_("An assessment"), "sklearn")
     settings = Settings.read(options)
     if settings.report:
@@ -741,6 +761,7 @@ def write_files(settings, result, scatters):
 
 
 def main():
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

@@ -268,10 +268,11 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -286,6 +287,14 @@ _PER_SEGMENT = ("segments_output", "segments_table")
 
 # What is kept of a prediction adds a little to its name, and file systems take 255 bytes.
 _LONGEST_NAME = 240
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # the C library asks again with its first message
 
 
 def find_library() -> None:
@@ -963,6 +972,7 @@ def report_text(report: dict) -> str:
 
 def main() -> None:
     """Parse the options and run the job as GRASS users expect."""
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

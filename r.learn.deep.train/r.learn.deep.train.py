@@ -445,12 +445,22 @@
 # %end
 
 import json
+import locale
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # the C library asks again with its first message
 
 
 def find_library() -> None:
@@ -470,6 +480,7 @@ def find_library() -> None:
 def job(options: dict, flags: dict) -> dict | None:
     """Train, print the scores, and export."""
     from rlearndeep.backends import get_backend, is_helper
+    from rlearndeep.files import check_listable
     from rlearndeep.gis.session import command_line, say
     from rlearndeep.learning.exporting import export
     from rlearndeep.learning.options import from_options
@@ -488,6 +499,7 @@ def job(options: dict, flags: dict) -> dict | None:
     settings = from_options(options)
     if is_helper(settings):
         os.environ["GRASS_VERBOSE"] = "-1"
+    check_listable(options["model"], "model")
     target, onnx = model_directory(options["model"]), Path(options["onnx"]) if options["onnx"] else None
     overwrite, resume = gs.overwrite(), flags["r"]
     check_target(target, overwrite, resume)
@@ -530,6 +542,7 @@ def tell(done: int, total: int, text: str) -> None:
 
 def main() -> None:
     """Read the options and run the job."""
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,28 @@ def test_plain_text_survives_any_locale(olofsson):
     text = olofsson.run(TOOL, "input=classes", "vector=sample", "column=label", LC_ALL="C", PYTHONUTF8="0")
     assert text.returncode == 0, text.stderr
     assert "0.9172" in text.stdout
+
+
+def test_a_full_disk_ends_in_one_line(olofsson, tmp_path):
+    # A limit on the size of files, in kilobytes, fails a write as a full disk does.
+    command = f"{TOOL} input=classes vector=sample column=label report={tmp_path / 'report.html'}"
+    done = olofsson.run("bash", "-c", f"trap '' XFSZ; ulimit -f 1; exec {command}")
+    text = " ".join(done.stderr.split())
+    assert done.returncode != 0
+    assert "Traceback" not in text and text.count("ERROR:") == 1 and "disk space" in text, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pygrass_which_gives_all_defaults_runs_the_tool(olofsson):
+    code = f"""
+from subprocess import PIPE
+from grass.pygrass.modules import Module
+tool = Module("{TOOL}", input="classes", vector="sample", column="label", format="json", stdout_=PIPE)
+print(tool.outputs.stdout)
+"""
+    done = olofsson.run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == olofsson.json(TOOL, "input=classes", "vector=sample", "column=label")
 
 
 def test_where_selects_points_and_those_outside_are_counted(olofsson):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -670,6 +672,64 @@ def test_a_killed_run_leaves_directory_and_vector_as_a_pair(field, seconds):
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == held
 
 
+def test_an_interruption_in_the_last_moment_leaves_the_new_pair_and_nothing_else(field):
+    run(field, "raster=classes", "size=4", "split=none")
+    places = "output=fp", f"patches={directory(field)}", "--overwrite"
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", *places]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=field.env, **streams) as process:
+        while not list((field.mapset / "vector").glob("tmp_rlearndeep_replaced*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the programs that the tool started hear it, too
+        error = process.communicate(timeout=60)[1]
+    assert "Traceback" not in error, error
+    assert len(PatchDataset.open(directory(field))) == 20
+    assert not [name for name in field.maps("vector") if name.startswith("tmp_")]
+    assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == 20
+
+
+def test_a_terminal_that_is_closed_leaves_nothing(field):
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", "output=fp", f"patches={directory(field)}"]
+    vectors = field.mapset / "vector"
+    with subprocess.Popen(command, env=field.env, stderr=subprocess.PIPE, text=True) as process:
+        while not list(vectors.glob("tmp_rlearndeep_footprints*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGHUP)
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "nothing was left half-written" in error
+    assert [file.name for file in vectors.iterdir()] == ["areas"]
+    assert not [name for name in os.listdir(os.path.dirname(directory(field))) if name.startswith(".p.")]
+    assert "fp" not in field.ok("db.tables", "-p").split()
+
+
+def test_a_vector_that_another_process_made_meanwhile_is_not_replaced_unasked(field):
+    command = [TOOL, "group=g", "raster=classes", "size=6", "split=none", "output=fp", f"patches={directory(field)}"]
+    vectors = field.mapset / "vector"
+    with subprocess.Popen(command, env=field.env, stderr=subprocess.PIPE, text=True) as process:
+        while not list(vectors.glob("tmp_rlearndeep_footprints*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        shutil.copytree(vectors / "areas", vectors / "fp")
+        error = " ".join(process.communicate(timeout=60)[1].split())
+    assert process.returncode == 1 and "<fp> was made while this run was under way" in error
+    assert not os.path.exists(directory(field))
+    assert sorted(file.name for file in vectors.iterdir()) == ["areas", "fp"]
+    assert "fp" not in field.ok("db.tables", "-p").split()
+
+
+def test_a_table_that_another_process_made_meanwhile_is_not_dropped(field, tmp_path):
+    field.ok("db.execute", "sql=create table fp (cat integer)")
+    blind = tmp_path / "db.tables"  # as if the table had not been there yet
+    blind.write_text("#!/bin/sh\n", encoding="utf-8")
+    blind.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{field.env['PATH']}"
+    wishes = "group=g", "raster=classes", "size=6", "split=none", "output=fp", f"patches={directory(field)}"
+    assert "table fp already exists" in field.error(TOOL, *wishes, PATH=path)
+    assert "fp" in field.ok("db.tables", "-p").split()
+
+
 BAD_TABLES = [
     ("update areas set kind = cast(x'57e46c64' as text) where cat = 1", "kind", "must be in UTF-8"),
     ("update areas set share = 9e999 where cat = 1", "share", "numbers finite"),
@@ -932,7 +992,7 @@ except RuntimeError:
     print("refused")
 """
     library = os.path.join(os.path.dirname(__file__), os.pardir, "lib")
-    done = field.run(sys.executable, "-c", code, library, CMDLINE="v.sample.patches")
+    done = field.run(sys.executable, "-c", code, library, CMDLINE="v.sample.patches", GRASS_OVERWRITE="1")
     assert done.stdout.strip() == "refused", done.stderr
     assert "centroids=42" in field.ok("v.info", "-t", "map=fp")
     assert len(field.ok("v.db.select", "-c", "map=fp", "columns=cat").split()) == 42

@@ -376,14 +376,24 @@
 # % requires: ignore_values,ignore
 # %end
 
+import locale
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import grass.script as gs
+
+
+def read_utf8() -> None:
+    """Take the texts of GRASS for UTF-8 in a locale of ASCII, too: LC_ALL=C, or one that is not installed here."""
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+            os.environ["LC_ALL"] = "C.UTF-8"  # the C library asks again with its first message
 
 
 def find_library() -> None:
@@ -674,7 +684,7 @@ def write(plan, files, scenes, settings, options: dict, extra: dict, started: fl
     """Write directory and footprints, which appear together or not at all; the report."""
     from rlearndeep.gis.footprints import publish, write_footprints
     from rlearndeep.gis.projections import extent_degrees, projection
-    from rlearndeep.gis.session import command_line, show_progress
+    from rlearndeep.gis.session import command_line, deaf, show_progress
     from rlearndeep.patches import PatchWriter
     from rlearndeep.sampling.plan import complete, describe, write_plan
     from rlearndeep.sampling.report import add_contents, check_apart, summarize
@@ -704,7 +714,8 @@ def write(plan, files, scenes, settings, options: dict, extra: dict, started: fl
             command_line(),
         )
         writer.finish(whole)
-        publish(footprints, options["output"], writer.publish)
+        with deaf():
+            publish(footprints, options["output"], writer.publish)
     return summary
 
 
@@ -723,6 +734,7 @@ def tell(plan, settings, summary: dict) -> None:
 def job(options: dict, flags: dict) -> dict:
     """Open everything, then plan, write and report."""
     from rlearndeep.backends.machine import keep_memory
+    from rlearndeep.files import check_listable
     from rlearndeep.gis.footprints import check_output
     from rlearndeep.gis.groups import open_groups
     from rlearndeep.gis.session import current_region, say
@@ -733,6 +745,7 @@ def job(options: dict, flags: dict) -> dict:
     started = time.perf_counter()
     keep_memory()
     settings = read_settings(options)
+    check_listable(options["patches"], "patches")
     if not flags["n"]:
         check_new_directory(options["patches"], gs.overwrite())
     check_output(options["output"], [options["input"], options["agreement"]])
@@ -792,6 +805,7 @@ def sample(files, plane, labels: Labels, settings, options: dict, flags: dict, e
 
 def main() -> None:
     """Parse, then hand over to the library."""
+    read_utf8()
     options, flags = gs.parser()
     find_library()
     from rlearndeep.gis.session import run

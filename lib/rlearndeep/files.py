@@ -51,6 +51,23 @@ def appearing(file: Path) -> Iterator[Path]:
         hidden.unlink(missing_ok=True)
 
 
+def check_listable(directory: str, option: str) -> None:
+    """See that the tools that read a directory, and take several, can be given this one.
+
+    Args:
+        directory: as the user names it.
+        option: that names it, for the message.
+
+    Raises:
+        DeepLearningError: the name holds a comma.
+    """
+    if "," in directory:
+        raise DeepLearningError(
+            f"Directories are listed with commas between them, so none has a comma in its name; got "
+            f"{option}={directory}. Choose another name, or one relative to the current directory."
+        )
+
+
 def check_place(file: Path, option: str) -> None:
     """See that a user's file can be written, before the work begins.
 

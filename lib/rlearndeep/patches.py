@@ -392,6 +392,7 @@ class PatchWriter:
     def __init__(self, path: str | os.PathLike, manifest: Manifest, count: int, overwrite: bool = False) -> None:
         self.path = check_new_directory(path, overwrite)
         self.manifest = manifest
+        self._overwrite = overwrite
         self._hidden = hidden_name(self.path)
         self._files: dict[str, FileIO] = {}
         self._offsets: dict[str, int] = {}
@@ -474,7 +475,12 @@ class PatchWriter:
             self._flushing = [self._flusher.submit(os.fsync, file.fileno()) for file in self._files.values()]
 
     def publish(self) -> None:
-        """The quick half of :meth:`commit`: the directory takes its name."""
+        """The quick half of :meth:`commit`: the directory takes its name.
+
+        Raises:
+            DeepLearningError: somebody made a directory of that name meanwhile, which may not be replaced.
+        """
+        check_new_directory(self.path, self._overwrite)
         replace_directory(self._hidden, self.path)
 
     def remove(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -213,7 +213,7 @@ class Run:
             DeepLearningError: the loss is not a number.
         """
         helps = is_helper(around.options)
-        log = open_log("" if helps else around.options.tensorboard, len(self.history))
+        log = open_log("" if helps else around.options.tensorboard, len(self.history), around.warn)
         try:
             with checkpoint.Writer(around.folder, around.warn) as writer:
                 while len(self.history) < around.options.epochs and not self._has_stopped(validation, around.options):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.gis.session import mapset, remove_at_end, temporary_name
+from rlearndeep.gis.session import deaf, mapset, remove_at_end, temporary_name
 from rlearndeep.patches import PARTS, PatchWriter
 from rlearndeep.scene.geometry import Region
 
@@ -114,19 +114,28 @@ def write_footprints(
     remove_at_end("vector", hidden)
     kind, geometry = _geometry(writer.index, writer.manifest.region, height, width)
     file, sql = gs.tempfile(), gs.tempfile()
-    table = _free_table(name)
+    table, made = _free_table(name), []
+
+    def make_table() -> None:
+        _quietly("db.execute", input=sql)
+        made.append(table)
+
     try:
         with open(file, "w", encoding="utf-8") as stream:
             stream.writelines(geometry)
         with open(sql, "w", encoding="utf-8") as stream:
             stream.writelines(_statements(table, writer.index["id"].tolist(), attributes(writer, acquisitions)))
         with ThreadPoolExecutor(1) as pool:
-            filled = pool.submit(_quietly, "db.execute", input=sql)
+            filled = pool.submit(make_table)
             _quietly("v.in.ascii", flags="n", input=file, output=hidden, format="standard")
             filled.result()
         _quietly("v.db.connect", map=hidden, table=table, key="cat", layer=1)
     except BaseException:
-        gs.run_command("db.droptable", flags="f", table=table, quiet=True, errors="ignore", stderr=subprocess.DEVNULL)
+        if made or not _knows_transactions():  # else nothing was made, and a table of that name is another run's
+            with deaf():
+                gs.run_command(
+                    "db.droptable", flags="f", table=table, quiet=True, errors="ignore", stderr=subprocess.DEVNULL
+                )
         raise
     finally:
         for path in (file, sql):
@@ -159,9 +168,17 @@ def publish(temporary: str, name: str, command: Callable[[], None]) -> None:
 
     Nothing but names of directories changes, so that a kill hardly ever comes in between. When either fails, both
     names stand for what they stood for before.
+
+    Raises:
+        DeepLearningError: another process made a vector of that name meanwhile, which may not be replaced.
     """
     new, place, old = (_home() / vector for vector in (temporary, name, temporary_name("replaced")))
     replaces = place.exists()
+    if replaces and not gs.overwrite():
+        raise DeepLearningError(
+            f"A vector map is not replaced unasked; <{name}> was made while this run was under way. Choose another "
+            "output=, or add --overwrite."
+        )
     if replaces:
         place.rename(old)
     try:
@@ -199,7 +216,7 @@ def _quietly(module: str, **options) -> None:
 
 def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list]) -> Iterator[str]:
     """What makes the table and fills it, as the database of the mapset understands it."""
-    many = gs.db_connection(force=True)["driver"] in _DRIVERS_OF_MANY_ROWS
+    many = _knows_transactions()
     longest = _LONGEST_STATEMENT if many else 0
     types = ", ".join(f"{name} {_sql_type(values)}" for name, values in columns.items())
     yield f"{'BEGIN TRANSACTION;' if many else ''}\nCREATE TABLE {table} (cat integer, {types});\n"
@@ -211,6 +228,10 @@ def _statements(table: str, numbers: Sequence[int], columns: Mapping[str, list])
             statement = ""
         statement = f"{statement},{values}" if statement else f"INSERT INTO {table} VALUES {values}"
     yield f"{statement};\n{'COMMIT;' if many else ''}\n"
+
+
+def _knows_transactions() -> bool:
+    return gs.db_connection(force=True)["driver"] in _DRIVERS_OF_MANY_ROWS
 
 
 def _sql_type(values: list) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import errno
 import functools
 import glob
 import itertools
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,6 +36,8 @@ INTERPRETER_VARIABLE = "RLEARNDEEP_PYTHON"
 _RESTARTED = "RLEARNDEEP_RESTARTED"
 MASK_VARIABLE = "GRASS_MASK"
 """Names another mask than MASK, from GRASS 8.5 on."""
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PLACE = ("GISDBASE", "LOCATION_NAME", "MAPSET")
 
 _cleanups: list[Callable[[], None]] = []
@@ -51,11 +54,14 @@ def run(
     """Run a tool's job after the parser; end as GRASS users expect.
 
     A job returns the object that ``format=json`` prints, or None when it printed its own text.
-    Errors a user can mend become one ``ERROR:`` line; Ctrl-C and a polite kill end with status 130 and cleaned up.
+    Errors a user can mend become one ``ERROR:`` line; Ctrl-C, a polite kill and a terminal that is closed end with
+    status 130 and cleaned up.
     """
     atexit.register(cleanup)
     say_when_interrupted(interrupted)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         result = job(options, flags)
     except MissingPackage as error:
@@ -80,9 +86,18 @@ def run(
             f"Modules of GRASS must be able to read the maps; see the message above. {command} ended with an error. "
             "Mend the map: v.build for a vector without topology, v.db.connect for one whose table is gone."
         )
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        which = f"'{error.filename}'" if error.filename else "one"
+        gs.fatal(
+            f"The files that a tool works with must be readable or writable; {which} is not ({error.strerror}). "
+            "Free disk space or choose another place, and run the command again."
+        )
     except KeyboardInterrupt:
         cleanup()
-        sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"\nInterrupted; {_interrupted}\n")
         sys.exit(130)
     if result is not None and options.get("format") == "json":
         say(json.dumps(result, indent=1, ensure_ascii=False))
@@ -113,8 +128,26 @@ def at_end(action: Callable[[], None]) -> None:
 
 def cleanup() -> None:
     """Run and forget the actions of :func:`at_end`."""
-    while _cleanups:
-        _cleanups.pop()()
+    with deaf():
+        while _cleanups:
+            _cleanups.pop()()
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Signals that end a run politely change nothing in this block, nor in the programs that are started in it.
+
+    For what is the end of a run anyway; in other than the main thread nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _POLITE}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def remove_at_end(kind: str, name: str) -> None:

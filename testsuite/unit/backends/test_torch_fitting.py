@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -702,8 +703,37 @@ def test_a_log_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
         fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"))
 
 
+def test_a_disk_that_is_full_costs_the_log_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    written = RecordWriter.write
+
+    def write(self: Any, data: bytes) -> None:
+        if b"training_loss" in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(self, data)
+
+    training, validation = parts(tmp_path, size=4, count=20)
+    monkeypatch.setattr(RecordWriter, "write", write)
+    told: list[str] = []
+    result = fitted(tmp_path, training, validation, tensorboard=str(tmp_path / "log"), warn=told.append)
+    assert len(result.history) == 3
+    assert len(told) == 1 and "No space left on device" in told[0] and "ends before epoch 1" in told[0]
+
+
+def test_a_log_does_not_load_tensorflow(tmp_path: Path) -> None:
+    code = """
+import sys
+from rlearndeep.backends.scalars import open_log
+open_log(sys.argv[1], 0, print).write({"epoch": 1, "loss": 0.5})
+assert "tensorflow" not in sys.modules
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "log"], env=env, check=True)
+
+
 def test_a_missing_tensorboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     settings = resolved(Settings(architecture="mlp", tensorboard="log", device="cpu"), "cell", (4, 4), 10)
     with pytest.raises(DeepLearningError, match="package 'tensorboard'"):
         backend.check(Network("mlp", 4, 3), settings)
