@@ -143,6 +143,11 @@ class Sites:
         return self.sites[0].further
 
     @property
+    def branch_bands(self) -> dict[str, tuple[Band, ...]]:
+        """Bands of each source that the network has a branch for, by its name."""
+        return {source.source.name: source.source.bands for source in self.sites[0].branches}
+
+    @property
     def branch_cells(self) -> int:
         """Cells of all sources with a branch, of all dates, in a patch."""
         return sum(math.prod(source.source.valid_shape) for source in self.sites[0].branches)

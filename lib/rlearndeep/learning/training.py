@@ -170,9 +170,7 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     task = task_of(manifest, sites.classes, values["training"] if values else None)
     network = Network(chosen.architecture, len(sites.bands), task.outputs, {**(chosen.network or {}), **sites.network})
     backend.check(network, chosen, manifest.task, manifest.reference.shape)
-    initial = backend.initial_weights(
-        chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
-    )
+    initial = backend.initial_weights(chosen.weights, _target(backend, network, sites))
     weights = class_weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
     pretraining = _pretraining(settings, chosen, network, parts["training"], backend, initial)
     remarks = (
@@ -317,8 +315,12 @@ def _pretrained(plan: Plan, run: Path, backend: ModuleType, progress: Progress, 
     if plan.pretraining is None:
         return plan, None
     found = pretrained(plan.pretraining, run / PRETRAINING, backend, progress, warn)
-    target = backend.Target(plan.network, plan.sites.bands, plan.sites.classes, plan.sites.manifest.task)
-    return replace(plan, initial=found.initial(target, plan.initial)), found
+    return replace(plan, initial=found.initial(_target(backend, plan.network, plan.sites), plan.initial)), found
+
+
+def _target(backend: ModuleType, network: Network, sites: Sites) -> Any:
+    """The network that is to begin with weights, as the back-end describes it."""
+    return backend.Target(network, sites.bands, sites.classes, sites.manifest.task, sites.branch_bands)
 
 
 def _gain(plan: Plan, found: Any, backend: ModuleType) -> dict[str, Any]:
