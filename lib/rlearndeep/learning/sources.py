@@ -141,6 +141,7 @@ class SiteSource:
         use: of :class:`Choice`.
         bands: where the common bands stand in it.
         images, valid: memory maps.
+        centres: east and north of what each patch shows, around which its window of the source lies.
     """
 
     source: Source
@@ -148,6 +149,7 @@ class SiteSource:
     bands: tuple[int, ...]
     images: NDArray
     valid: NDArray[np.bool_]
+    centres: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @classmethod
     def of(cls, dataset: PatchDataset, first: Source, use: str) -> SiteSource:
@@ -174,23 +176,24 @@ class SiteSource:
                     "source out with sources=."
                 )
         bands = tuple(match_bands(first.bands, source.bands))
-        return cls(source, use, bands, dataset.images(source.name), dataset.valid(source.name))
+        centres = np.array(dataset.index["east"]), np.array(dataset.index["north"])
+        return cls(source, use, bands, dataset.images(source.name), dataset.valid(source.name), centres)
 
     def stacked(self, places: NDArray[np.int64], reference: Windows) -> tuple[NDArray, NDArray[np.bool_]]:
         """Values (N, bands, rows, cols) and validity (N, rows, cols) in the cells of windows of the reference."""
-        cells = positions(self._windows(reference), reference)
+        cells = positions(self._windows(places), reference)
         return resampled(self._values(places), self.valid[places], *cells, self.use)
 
     def known(self, places: NDArray[np.int64], reference: Windows) -> NDArray[np.bool_]:
         """The validity that :meth:`stacked` gives."""
         valid = self.valid[places]
-        cells = positions(self._windows(reference), reference)
+        cells = positions(self._windows(places), reference)
         return resampled(valid[:, None], valid, *cells, METHODS[0])[1]
 
     def branch(self, places: NDArray[np.int64], reference: Windows) -> Further:
         """Values as they are stored, validity, place on the ground, and days."""
         days = np.tile(days_of(self.source.dates), (len(places), 1))
-        box = ground_box(self._windows(reference), reference)
+        box = ground_box(self._windows(places), reference)
         return Further(self._values(places), self.valid[places], box, days)
 
     def absent(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -204,10 +207,13 @@ class SiteSource:
             return values
         return np.ascontiguousarray(np.take(values, self.bands, axis=-3))
 
-    def _windows(self, reference: Windows) -> Windows:
-        if self.source.region is None:
+    def _windows(self, places: NDArray[np.int64]) -> Windows:
+        """Windows of the source as they were sampled: around what patches show, which may be padded."""
+        region = self.source.region
+        if region is None:
             raise ValueError("a further source has a grid of its own")
-        return reference.around(self.source.region, self.source.shape)
+        east, north = self.centres
+        return Windows(region, *region.window_starts(east[places], north[places], self.source.shape), self.source.shape)
 
 
 def stack(
