@@ -39,7 +39,16 @@ from rlearndeep.learning.pretraining import (
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
-from rlearndeep.learning.remarks import of_bands, of_labels, of_pictures, of_scores, of_sites, of_sources, of_weights
+from rlearndeep.learning.remarks import (
+    of_bands,
+    of_labels,
+    of_pictures,
+    of_resolutions,
+    of_scores,
+    of_sites,
+    of_sources,
+    of_weights,
+)
 from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
@@ -177,6 +186,7 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
         *of_labels(sites, parts, counts),
         *of_bands(sites),
         *of_sites(datasets),
+        *of_resolutions([*datasets, *(pretraining.datasets if pretraining else ())]),
         *of_sources(sites, parts, bool(settings.sources)),
         *of_weights(initial),
         *(of_ground(pretraining, datasets) if pretraining else ()),
