@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import BRANCH, ModelCard, ModelSource
 from rlearndeep.patches import Manifest, PatchDataset, Source, batches
-from rlearndeep.scene.bands import Normalization, match_bands
+from rlearndeep.scene.bands import Band, Normalization, listed_bands, match_bands
 from rlearndeep.scene.geometry import Windows
 from rlearndeep.scene.inputs import Further, days_of, ground_box
 from rlearndeep.scene.resampling import METHODS, positions, resampled
@@ -175,7 +175,7 @@ class SiteSource:
                     f"{other}, that of the first directory {mine}. Sample them with the same options, or leave the "
                     "source out with sources=."
                 )
-        bands = tuple(match_bands(first.bands, source.bands))
+        bands = positions_of(first.bands, dataset, source)
         centres = np.array(dataset.index["east"]), np.array(dataset.index["north"])
         return cls(source, use, bands, dataset.images(source.name), dataset.valid(source.name), centres)
 
@@ -214,6 +214,22 @@ class SiteSource:
             raise ValueError("a further source has a grid of its own")
         east, north = self.centres
         return Windows(region, *region.window_starts(east[places], north[places], self.source.shape), self.source.shape)
+
+
+def positions_of(wanted: Sequence[Band], dataset: PatchDataset, source: Source) -> tuple[int, ...]:
+    """Where bands stand in a source of a patch directory.
+
+    Raises:
+        DeepLearningError: one of them is missing; both sides are shown.
+    """
+    try:
+        return tuple(match_bands(wanted, source.bands))
+    except DeepLearningError as error:
+        raise DeepLearningError(
+            f"Patch directories must have the same bands; {source.name} of '{dataset.path}' has "
+            f"{listed_bands(source.bands)}, that of the first directory {listed_bands(wanted)}. Sample groups whose "
+            "maps have the same semantic labels (r.semantic.label) or names."
+        ) from error
 
 
 def stack(
