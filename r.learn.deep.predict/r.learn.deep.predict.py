@@ -513,6 +513,8 @@ def job(options: dict, flags: dict) -> dict | None:
                 "of it, and got aggregate={}. Leave aggregate= out."
             ).format(settings.aggregate)
         )
+    if work.crops:
+        trained_on_boxes(work)
     if work.question.subject.task == "value" and settings.aggregate == "majority":
         raise DeepLearningError(
             _("A majority is of classes; this model says a number and got aggregate=majority. Leave aggregate= out.")
@@ -820,7 +822,9 @@ def write_cells(work: Work, products: list, job, rows, raster, maps, journal) ->
 
 def trained_on_boxes(work: Work) -> bool:
     """Whether the models were trained on padded boxes of areas."""
-    return "object" in work.cards[0].training.get("rules", [])
+    from rlearndeep.prediction.crops import are_boxed
+
+    return are_boxed(work.cards, [str(path) for path in work.settings.models])
 
 
 def show_rows(done: int, total: int) -> None:

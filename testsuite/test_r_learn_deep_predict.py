@@ -310,6 +310,17 @@ def test_sizes_of_cells_are_compared_on_the_ground(grass_crs, tmp_path):
         assert told in text and bool(told) == ("the model was trained on" in text)
 
 
+def test_models_that_were_shown_other_crops_do_not_answer_a_segment_together(grass, models, tmp_path):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = row() / 6 * 100 + col() / 6")
+    small = Network("cnn", 2, 3, {"filters": 4, "blocks": 1})
+    boxes = card_of(small, unit="patch", patch=(6, 6), reach=None, training={"rules": ["object"]})
+    both = f"model={models / 'patches'},{make_model(tmp_path / 'boxes', boxes)}"
+    message = grass.error(TOOL, "group=scene", both, "segments=segments", "segments_output=objects")
+    assert "boxes' was trained on boxes of areas" in message and "patches' on patches" in message
+    grass.ok(TOOL, "group=scene", both, "output=map")
+
+
 def test_finer_segments_are_read_with_a_warning(grass, models):
     make_scene(grass)
     grass.ok("g.region", "res=0.5")
