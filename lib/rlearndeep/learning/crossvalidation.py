@@ -165,6 +165,11 @@ def judge(
             "Every training needs different classes, or values, in the areas that are not left out; one has fewer "
             "than two. Choose more folds=, or label more areas of each."
         )
+    if settings.pretrain != "none":
+        warn(
+            "The model learned without labels first (pretrain=); the networks that judge its labels do not, and may "
+            "know less. To have them begin alike, pre-train alone and train the model with weights=."
+        )
     epochs = int(settings.epochs or 0)
     initial = _initial_weights(folds[0].training.areas.dataset, card, settings, backend)
     for number, fold in enumerate(folds):

@@ -289,6 +289,17 @@ def test_settings_are_the_models_for_as_many_epochs_as_its_training_ran(tmp_path
     assert settings == replace(SETTINGS, epochs=7, device="cpu", augment=("flip",))
 
 
+def test_pre_training_that_is_not_repeated_is_told(tmp_path):
+    areas, told = patch_areas(tmp_path), []
+    settings = replace(SETTINGS, pretrain="simclr", unlabelled=("places",))
+    for changed in (SETTINGS, settings):
+        list(
+            crossvalidation.judge(folds_of(areas), card_of(areas.dataset), changed, memory_backend(), warn=told.append)
+        )
+    (message,) = told
+    assert "pretrain=" in message and "weights=" in message
+
+
 def test_a_network_that_begins_with_weights_that_saw_the_labels_is_refused(tmp_path):
     areas = patch_areas(tmp_path)
     card = card_of(areas.dataset)
