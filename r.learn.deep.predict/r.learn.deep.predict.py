@@ -522,6 +522,8 @@ def job(options: dict, flags: dict) -> dict | None:
                 "of it, and got aggregate={}. Leave aggregate= out."
             ).format(settings.aggregate)
         )
+    if work.crops:
+        trained_on_boxes(work)
     if work.question.subject.task == "value" and settings.aggregate == "majority":
         raise DeepLearningError(
             _("A majority is of classes; this model says a number and got aggregate=majority. Leave aggregate= out.")
@@ -568,13 +570,13 @@ def warn_of_grid(work: Work) -> None:
     if work.cards[0].unit == "cell":
         warn_of_first(tile_remarks(work.cards, names, work.plan.input_size))
     for card in work.cards:
-        warn_of_size(_("The region"), region, card.resolution)
+        units = units_of(card, region)
+        warn_of_size(_("The region"), region, card.resolution, units)
         for source in card.sources:
             if source.name in work.further:
                 name = ", ".join(group.name for group in work.further[source.name].groups[:2])
-                warn_of_size(
-                    _("Source {} <{}>").format(source.name, name), work.further[source.name].region, source.resolution
-                )
+                what, own = _("Source {} <{}>").format(source.name, name), work.further[source.name].region
+                warn_of_size(what, own, source.resolution, units)
     for name in work.arrangement.absent:
         gs.warning(
             _("The model was trained with the source {}, which was not given; its answers may be poorer.").format(name)
@@ -585,8 +587,20 @@ def warn_of_grid(work: Work) -> None:
         warn_of_first(source.remarks())
 
 
-def warn_of_size(what: str, here, there: tuple) -> None:
-    """Warn of cells that are much larger or smaller than those of the training."""
+def units_of(card, region) -> tuple:
+    """Height and width of a map unit of the training's project in those of this one; 1 where that is not known."""
+    from rlearndeep.gis.projections import ground_units
+    from rlearndeep.scene.units import of_system
+
+    here, there = ground_units(region), of_system(str(card.projection.get("wkt") or ""), card.extent)
+    if here is None or there is None:
+        return 1.0, 1.0
+    return there[0] / here[0], there[1] / here[1]
+
+
+def warn_of_size(what: str, here, there: tuple, units: tuple) -> None:
+    """Warn of cells that are much larger or smaller than those of the training, which had other map units."""
+    there = there[0] * units[0], there[1] * units[1]
     ratios = here.nsres / there[0], here.ewres / there[1]
     if max(max(ratio, 1 / ratio) for ratio in ratios) > _RESOLUTION_RATIO:
         gs.warning(
@@ -817,7 +831,9 @@ def write_cells(work: Work, products: list, job, rows, raster, maps, journal) ->
 
 def trained_on_boxes(work: Work) -> bool:
     """Whether the models were trained on padded boxes of areas."""
-    return "object" in work.cards[0].training.get("rules", [])
+    from rlearndeep.prediction.crops import are_boxed
+
+    return are_boxed(work.cards, [str(path) for path in work.settings.models])
 
 
 def show_rows(done: int, total: int) -> None:

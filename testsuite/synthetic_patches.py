@@ -177,7 +177,7 @@ def make_sources(
         )
         window = (int(np.ceil(size * CELL / width)) + 2 * context,) * 2
         days = dates if name == "series" else ()
-        windows = reference.around(own, window)
+        windows = Windows.around(*reference.centres, own, window)
         source = Source(name, _bands(1, name), window, (width, width), "int16", dates=days, region=own)
         values, valid = _seen(ground, windows, name == carrier, days, random)
         if days:

@@ -286,6 +286,41 @@ def test_coarser_cells_are_predicted_with_a_warning_that_shows_both_sizes(grass,
     np.testing.assert_array_equal(cells(grass, "map"), best_category(scores))
 
 
+def test_sizes_of_cells_are_compared_on_the_ground(grass_crs, tmp_path):
+    grass = grass_crs("EPSG:2264")  # US survey feet
+    grass.ok("g.region", "n=80", "s=0", "w=0", "e=80", "res=4")
+    for name in ("red", "nir"):
+        grass.ok("r.mapcalc", f"{name} = row() + col()")
+    grass.ok("i.group", "group=scene", "input=red,nir")
+    metre = {"wkt": 'PROJCRS["x",LENGTHUNIT["metre",1]]'}
+    degree = {"projection": {"wkt": 'GEOGCRS["x",ANGLEUNIT["degree",0.0174]]'}, "extent": (0.0, 59.5, 1.0, 60.5)}
+    network = Network("mlp", 2, 3, {"hidden": []})
+    for number, (side, told, card) in enumerate(
+        (
+            ((1.22, 1.22), "", {"projection": metre}),
+            ((4.0, 4.0), "4 x 4 map units, the model was trained on 13.1233 x 13.1233", {"projection": metre}),
+            ((1.0965e-5, 2.193e-5), "", degree),
+            ((4.0, 4.0), "", {}),
+        )
+    ):
+        model = make_model(tmp_path / str(number), card_of(network, resolution=side, **card))
+        done = grass.run(TOOL, "group=scene", f"model={model}", f"output=map{number}")
+        assert done.returncode == 0, done.stderr
+        text = " ".join(done.stderr.split())
+        assert told in text and bool(told) == ("the model was trained on" in text)
+
+
+def test_models_that_were_shown_other_crops_do_not_answer_a_segment_together(grass, models, tmp_path):
+    make_scene(grass)
+    grass.ok("r.mapcalc", "segments = row() / 6 * 100 + col() / 6")
+    small = Network("cnn", 2, 3, {"filters": 4, "blocks": 1})
+    boxes = card_of(small, unit="patch", patch=(6, 6), reach=None, training={"rules": ["object"]})
+    both = f"model={models / 'patches'},{make_model(tmp_path / 'boxes', boxes)}"
+    message = grass.error(TOOL, "group=scene", both, "segments=segments", "segments_output=objects")
+    assert "boxes' was trained on boxes of areas" in message and "patches' on patches" in message
+    grass.ok(TOOL, "group=scene", both, "output=map")
+
+
 def test_finer_segments_are_read_with_a_warning(grass, models):
     make_scene(grass)
     grass.ok("g.region", "res=0.5")

@@ -99,10 +99,11 @@ def training_footprints(
             _check_report(dataset, report, directory)
             _check_project(dataset, project or {})
             chosen = dataset.index[dataset.positions("training")]
-            height, width = dataset.manifest.reference.shape
             home = dataset.manifest.region
             north, west = home.north - chosen["row"] * home.nsres, home.west + chosen["col"] * home.ewres
-            edges.append(np.stack([north, north - height * home.nsres, west + width * home.ewres, west], axis=1))
+            # A patch may be padded, below and to the right; its middle is that of what it shows.
+            south, east = 2 * chosen["north"] - north, 2 * chosen["east"] - west
+            edges.append(np.stack([north, south, east, west], axis=1))
     return Footprints.of_rectangles(np.concatenate(edges), region, turn)
 
 

@@ -6,7 +6,7 @@ Every back-end is a module with the same functions::
     stride(network) -> cells; largest(network) -> sides of the largest picture it can be shown, or None
     check(network, options, task, size), which trains nothing
     build(network) -> network of the framework
-    Target(network, bands, classes, task); initial_weights(choice, target) -> weights to begin with, or None
+    Target(network, bands, classes, task, branches); initial_weights(choice, target) -> weights to begin with, or None
     fit(network, training, validation, options, ...) -> Fitted, or None in a process that only helps
     check_pretraining(network, options, size), which trains nothing
     pretrain(network, training, validation, options, ...) -> Pretrained, with initial(target, before) and save(file)

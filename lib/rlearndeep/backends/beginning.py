@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
+from rlearndeep.backends.fusing import Branches
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, Network, read_any_card
 from rlearndeep.scene.bands import Band
@@ -29,12 +30,18 @@ class Target:
         bands: of its input.
         classes: of its output; none for a value.
         task: one of ``TASKS``.
+        branches: bands of each source that the network has a branch for, by its name.
     """
 
     network: Network
     bands: tuple[Band, ...]
     classes: ClassTable
     task: str = "class"
+    branches: Branches = field(default_factory=dict)
+
+    def bands_of(self, branch: str) -> tuple[Band, ...]:
+        """Bands of a branch, or of the reference where its name is empty."""
+        return self.branches[branch] if branch else self.bands
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Source(Generic[Array]):
         task: of the model they come from, or None.
         licence: to be shown to the user, or empty.
         square: whether the patches that it learned from had as many rows as columns.
+        branches: bands of each source that it has a branch for, by its name; none where unknown.
     """
 
     arrays: Mapping[str, Array]
@@ -58,6 +66,11 @@ class Source(Generic[Array]):
     task: str | None = None
     licence: str = ""
     square: bool = True
+    branches: Branches = field(default_factory=dict)
+
+    def bands_of(self, branch: str) -> tuple[Band, ...]:
+        """Bands of a branch, or of the reference where its name is empty; none where unknown."""
+        return self.branches.get(branch, ()) if branch else self.bands or ()
 
     def shared_outputs(self, target: Target, here: int, there: int) -> list[tuple[int, int]]:
         """Outputs of a last layer that mean the same: pairs of position in the target and in the source.
@@ -146,12 +159,20 @@ def note_of(
     if anew:
         parts.append(f"{anew} of its encoder do not, begin at random and learn like the layers after it")
     if renewed:
-        met = sum(at is not None for at in counterparts(target.bands, source.bands or ()))
-        parts.append(f"the first layer knows {met} of {len(target.bands)} bands")
+        parts.append(_bands_known(source, target))
     if source.classes is not None and len(target.classes):
         count = max((len(indices) for indices, _ in rows.values()), default=0)
         parts.append(f"the last layer knows {count} of {len(target.classes)} classes")
     return "; ".join(parts) + "."
+
+
+def _bands_known(source: Source[Array], target: Target) -> str:
+    """How many bands the first layers have met, in words."""
+    layers = ["", *(target.branches if source.branches else ())][not target.network.options.get("reference", True) :]
+    pairs = [(target.bands_of(branch), source.bands_of(branch)) for branch in layers]
+    met = sum(at is not None for pair in pairs for at in counterparts(*pair))
+    know = "first layer knows" if len(pairs) == 1 else "first layers know"
+    return f"the {know} {met} of {sum(len(wanted) for wanted, _ in pairs)} bands"
 
 
 @dataclass(frozen=True)

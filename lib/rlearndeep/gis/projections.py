@@ -9,6 +9,7 @@ import grass.script as gs
 
 from rlearndeep.gis.session import cell_head, libraries
 from rlearndeep.scene.geometry import Region
+from rlearndeep.scene.units import Units, of_degrees
 
 _XY = 0
 
@@ -22,6 +23,17 @@ def projection() -> dict[str, Any]:
     code = str(values.get("srid") or values.get("epsg") or "").rpartition(":")[2]
     text = gs.read_command("g.proj", flags="wf", quiet=True, stderr=subprocess.DEVNULL).strip()
     return {"name": name, "epsg": int(code) if code.isdigit() else None, "wkt": text or None}
+
+
+def ground_units(region: Region) -> Units | None:
+    """Metres of a map unit in the middle of a region of the project; None in one without coordinate system."""
+    libgis, *_ = libraries()
+    if cell_head(region).proj == _XY:
+        return None
+    if libgis.G_projection() == libgis.PROJECTION_LL:
+        return of_degrees((region.north + region.south) / 2)
+    length = float(libgis.G_database_units_to_meters_factor())
+    return (length, length) if length > 0 else None
 
 
 def extent_degrees(region: Region) -> tuple[float, float, float, float] | None:

@@ -165,6 +165,11 @@ def judge(
             "Every training needs different classes, or values, in the areas that are not left out; one has fewer "
             "than two. Choose more folds=, or label more areas of each."
         )
+    if settings.pretrain != "none":
+        warn(
+            "The model learned without labels first (pretrain=); the networks that judge its labels do not, and may "
+            "know less. To have them begin alike, pre-train alone and train the model with weights=."
+        )
     epochs = int(settings.epochs or 0)
     initial = _initial_weights(folds[0].training.areas.dataset, card, settings, backend)
     for number, fold in enumerate(folds):
@@ -202,16 +207,24 @@ def _initial_weights(dataset: PatchDataset, card: ModelCard, settings: Settings,
     """What the model began with, unless that has seen the labels itself."""
     if settings.weights == "none":
         return None
-    directory = Path(settings.weights)
-    if (directory / MANIFEST).is_file():
-        seen = [Path(path).absolute() for path in read_any_card(directory).training.get("patches", [])]
-        if dataset.path.absolute() in seen:
+    for directory, before in _began_with(settings.weights):
+        if dataset.path.absolute() in [Path(path).absolute() for path in before.training.get("patches", [])]:
             raise DeepLearningError(
                 f"Labels are judged by networks that never saw them; the model began with the weights of "
-                f"'{settings.weights}', which was trained with '{dataset.path}' itself. Train a model with other "
+                f"'{directory}', which was trained with '{dataset.path}' itself. Train a model with other "
                 "weights=."
             )
     return backend.initial_weights(settings.weights, backend.Target(card.network, card.bands, card.classes, card.task))
+
+
+def _began_with(weights: str) -> Iterator[tuple[Path, ModelCard]]:
+    """The model whose weights are named, that which it began with itself, and so on, as far as they are still there."""
+    met: set[Path] = set()
+    while weights and (Path(weights) / MANIFEST).is_file() and Path(weights).absolute() not in met:
+        met.add(Path(weights).absolute())
+        card = read_any_card(Path(weights))
+        yield Path(weights), card
+        weights = str(card.training.get("settings", {}).get("weights", ""))
 
 
 def _scored(fold: Fold, predictor: Any) -> Iterator[Held]:

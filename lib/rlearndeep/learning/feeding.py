@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlearndeep.errors import DeepLearningError
-from rlearndeep.learning.sources import REFERENCE_ALONE, Choice, SiteSource, stack
+from rlearndeep.learning.sources import REFERENCE_ALONE, Choice, SiteSource, positions_of, stack
 from rlearndeep.model import BRANCH
 from rlearndeep.patches import Manifest, PatchDataset, batches, check_distinct, common_classes
-from rlearndeep.scene.bands import Band, BandStatistics, Normalization, match_bands, pooled
+from rlearndeep.scene.bands import Band, BandStatistics, Normalization, pooled
 from rlearndeep.scene.classes import UNLABELLED, ClassTable
 from rlearndeep.scene.geometry import Windows
 from rlearndeep.scene.inputs import Further, Images, Inputs
@@ -120,7 +120,7 @@ class Sites:
         for dataset in datasets:
             source = dataset.manifest.reference
             _check_same(datasets[0], dataset)
-            bands = tuple(match_bands(first.reference.bands, source.bands))
+            bands = positions_of(first.reference.bands, dataset, source)
             further = tuple(SiteSource.of(dataset, other, choice.uses[other.name]) for other in wanted)
             images, valid = dataset.images(source.name), dataset.valid(source.name)
             sites.append(Site(dataset, images, valid, bands, further, choice.has_reference))
@@ -141,6 +141,11 @@ class Sites:
     def further(self) -> tuple[SiteSource, ...]:
         """Sources beside the reference that the network looks at, of the first directory."""
         return self.sites[0].further
+
+    @property
+    def branch_bands(self) -> dict[str, tuple[Band, ...]]:
+        """Bands of each source that the network has a branch for, by its name."""
+        return {source.source.name: source.source.bands for source in self.sites[0].branches}
 
     @property
     def branch_cells(self) -> int:

@@ -18,11 +18,10 @@ from rlearndeep.learning.ground import lies_over
 from rlearndeep.learning.options import Settings, default_rate
 from rlearndeep.learning.progress import time_left
 from rlearndeep.learning.resuming import Done
-from rlearndeep.learning.sources import Choice, SiteSource
+from rlearndeep.learning.sources import Choice, SiteSource, positions_of
 from rlearndeep.learning.tasks import Measure
 from rlearndeep.model import Network
 from rlearndeep.patches import Manifest, PatchDataset, check_distinct
-from rlearndeep.scene.bands import match_bands
 from rlearndeep.scene.classes import ClassTable
 
 FOLDER = "pretraining"
@@ -164,7 +163,7 @@ def gathered(paths: Sequence[str], like: Manifest, choice: Choice) -> Sites:
     sites: list[Site] = []
     for dataset in datasets:
         source = dataset.manifest.reference
-        bands = tuple(match_bands(like.reference.bands, source.bands))
+        bands = positions_of(like.reference.bands, dataset, source)
         further = tuple(SiteSource.of(dataset, other, choice.uses[other.name]) for other in wanted)
         images, valid = dataset.images(source.name), dataset.valid(source.name)
         first = sum(len(site.dataset) for site in sites)

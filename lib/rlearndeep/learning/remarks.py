@@ -18,6 +18,9 @@ from rlearndeep.scene.bands import SMALLEST_SPREAD
 _NOTABLE = 0.01
 _RARE = 0.05
 
+# Cells that differ more in size show the network other things.
+_RATIO = 1.25
+
 # A deviation of so few roundings loses some percent of itself.
 _ROUNDINGS = 16
 
@@ -44,6 +47,25 @@ def of_sites(datasets: Sequence[PatchDataset]) -> Iterator[str]:
             "the scores may be better than elsewhere. Sample places that lie apart, or split all by one column "
             "(split=column)."
         )
+
+
+def of_resolutions(datasets: Sequence[PatchDataset]) -> Iterator[str]:
+    """The first directory whose cells are of notably another size than those of the first one.
+
+    In another projection the size of a cell is not compared.
+    """
+    first = datasets[0]
+    for other in datasets[1:]:
+        sizes = [dataset.manifest.reference.resolution for dataset in (first, other)]
+        ratios = np.divide(sizes[0], sizes[1])
+        if other.manifest.projection == first.manifest.projection and max(*ratios, *1 / ratios) > _RATIO:
+            mine, theirs = (f"{rows:g} x {cols:g}" for rows, cols in sizes)
+            yield (
+                f"Patches of '{other.path}' have cells of {theirs} map units, those of '{first.path}' of {mine}: the "
+                "network sees the same things in different sizes, and prediction expects the latter. Sample all at one "
+                "resolution."
+            )
+            return
 
 
 def of_bands(sites: Sites) -> Iterator[str]:

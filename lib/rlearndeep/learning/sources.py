@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import BRANCH, ModelCard, ModelSource
 from rlearndeep.patches import Manifest, PatchDataset, Source, batches
-from rlearndeep.scene.bands import Normalization, match_bands
+from rlearndeep.scene.bands import Band, Normalization, listed_bands, match_bands
 from rlearndeep.scene.geometry import Windows
 from rlearndeep.scene.inputs import Further, days_of, ground_box
 from rlearndeep.scene.resampling import METHODS, positions, resampled
@@ -141,6 +141,7 @@ class SiteSource:
         use: of :class:`Choice`.
         bands: where the common bands stand in it.
         images, valid: memory maps.
+        centres: east and north of what each patch shows, around which its window of the source lies.
     """
 
     source: Source
@@ -148,6 +149,7 @@ class SiteSource:
     bands: tuple[int, ...]
     images: NDArray
     valid: NDArray[np.bool_]
+    centres: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @classmethod
     def of(cls, dataset: PatchDataset, first: Source, use: str) -> SiteSource:
@@ -173,24 +175,25 @@ class SiteSource:
                     f"{other}, that of the first directory {mine}. Sample them with the same options, or leave the "
                     "source out with sources=."
                 )
-        bands = tuple(match_bands(first.bands, source.bands))
-        return cls(source, use, bands, dataset.images(source.name), dataset.valid(source.name))
+        bands = positions_of(first.bands, dataset, source)
+        centres = np.array(dataset.index["east"]), np.array(dataset.index["north"])
+        return cls(source, use, bands, dataset.images(source.name), dataset.valid(source.name), centres)
 
     def stacked(self, places: NDArray[np.int64], reference: Windows) -> tuple[NDArray, NDArray[np.bool_]]:
         """Values (N, bands, rows, cols) and validity (N, rows, cols) in the cells of windows of the reference."""
-        cells = positions(self._windows(reference), reference)
+        cells = positions(self._windows(places), reference)
         return resampled(self._values(places), self.valid[places], *cells, self.use)
 
     def known(self, places: NDArray[np.int64], reference: Windows) -> NDArray[np.bool_]:
         """The validity that :meth:`stacked` gives."""
         valid = self.valid[places]
-        cells = positions(self._windows(reference), reference)
+        cells = positions(self._windows(places), reference)
         return resampled(valid[:, None], valid, *cells, METHODS[0])[1]
 
     def branch(self, places: NDArray[np.int64], reference: Windows) -> Further:
         """Values as they are stored, validity, place on the ground, and days."""
         days = np.tile(days_of(self.source.dates), (len(places), 1))
-        box = ground_box(self._windows(reference), reference)
+        box = ground_box(self._windows(places), reference)
         return Further(self._values(places), self.valid[places], box, days)
 
     def absent(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -204,10 +207,29 @@ class SiteSource:
             return values
         return np.ascontiguousarray(np.take(values, self.bands, axis=-3))
 
-    def _windows(self, reference: Windows) -> Windows:
-        if self.source.region is None:
+    def _windows(self, places: NDArray[np.int64]) -> Windows:
+        """Windows of the source as they were sampled: around what patches show, which may be padded."""
+        region = self.source.region
+        if region is None:
             raise ValueError("a further source has a grid of its own")
-        return reference.around(self.source.region, self.source.shape)
+        east, north = self.centres
+        return Windows.around(east[places], north[places], region, self.source.shape)
+
+
+def positions_of(wanted: Sequence[Band], dataset: PatchDataset, source: Source) -> tuple[int, ...]:
+    """Where bands stand in a source of a patch directory.
+
+    Raises:
+        DeepLearningError: one of them is missing; both sides are shown.
+    """
+    try:
+        return tuple(match_bands(wanted, source.bands))
+    except DeepLearningError as error:
+        raise DeepLearningError(
+            f"Patch directories must have the same bands; {source.name} of '{dataset.path}' has "
+            f"{listed_bands(source.bands)}, that of the first directory {listed_bands(wanted)}. Sample groups whose "
+            "maps have the same semantic labels (r.semantic.label) or names."
+        ) from error
 
 
 def stack(

@@ -39,7 +39,16 @@ from rlearndeep.learning.pretraining import (
 )
 from rlearndeep.learning.probe import linear_probe, measure_of
 from rlearndeep.learning.progress import time_left
-from rlearndeep.learning.remarks import of_bands, of_labels, of_pictures, of_scores, of_sites, of_sources, of_weights
+from rlearndeep.learning.remarks import (
+    of_bands,
+    of_labels,
+    of_pictures,
+    of_resolutions,
+    of_scores,
+    of_sites,
+    of_sources,
+    of_weights,
+)
 from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
@@ -172,15 +181,14 @@ def prepare(datasets: Sequence[PatchDataset], settings: Settings, backend: Modul
     task = task_of(manifest, sites.classes, values["training"] if values else None)
     network = Network(chosen.architecture, len(sites.bands), task.outputs, {**(chosen.network or {}), **sites.network})
     backend.check(network, chosen, manifest.task, manifest.reference.shape)
-    initial = backend.initial_weights(
-        chosen.weights, backend.Target(network, sites.bands, sites.classes, manifest.task)
-    )
+    initial = backend.initial_weights(chosen.weights, _target(backend, network, sites))
     weights = class_weights(chosen.class_weights, manifest.task, counts["training"], len(counted))
     pretraining = _pretraining(settings, chosen, network, parts["training"], backend, initial)
     remarks = (
         *of_labels(sites, parts, counts),
         *of_bands(sites),
         *of_sites(datasets),
+        *of_resolutions([*datasets, *(pretraining.datasets if pretraining else ())]),
         *of_sources(sites, parts, bool(settings.sources)),
         *of_weights(initial),
         *(of_ground(pretraining, datasets) if pretraining else ()),
@@ -319,8 +327,12 @@ def _pretrained(plan: Plan, run: Path, backend: ModuleType, progress: Progress, 
     if plan.pretraining is None:
         return plan, None
     found = pretrained(plan.pretraining, run / PRETRAINING, backend, progress, warn)
-    target = backend.Target(plan.network, plan.sites.bands, plan.sites.classes, plan.sites.manifest.task)
-    return replace(plan, initial=found.initial(target, plan.initial)), found
+    return replace(plan, initial=found.initial(_target(backend, plan.network, plan.sites), plan.initial)), found
+
+
+def _target(backend: ModuleType, network: Network, sites: Sites) -> Any:
+    """The network that is to begin with weights, as the back-end describes it."""
+    return backend.Target(network, sites.bands, sites.classes, sites.manifest.task, sites.branch_bands)
 
 
 def _gain(plan: Plan, found: Any, backend: ModuleType) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Places:
 
     def own(self, region: Region, shape: tuple[int, int]) -> Windows:
         """The windows of ``shape`` in the grid of another source."""
-        return Windows(region, *region.window_starts(self.east, self.north, shape), shape)
+        return Windows.around(self.east, self.north, region, shape)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ box, and it shows what lies around the segment too; for a network that was train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlearndeep.errors import DeepLearningError
+from rlearndeep.model import ModelCard
 from rlearndeep.prediction.branches import Places
 from rlearndeep.prediction.maps import SegmentsAt
 from rlearndeep.prediction.reading import finite
@@ -39,6 +41,22 @@ class _Found:
         boxes = np.zeros((count, 4), dtype=np.int64)
         boxes[:, [0, 2]] = np.iinfo(np.int64).max
         return cls(boxes, np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64))
+
+
+def are_boxed(cards: Sequence[ModelCard], names: Sequence[str]) -> bool:
+    """Whether models were trained on padded boxes of areas.
+
+    Raises:
+        DeepLearningError: some were, and others on patches: they cannot be shown the same crop.
+    """
+    boxed = ["object" in card.training.get("rules", []) for card in cards]
+    if len(set(boxed)) > 1:
+        raise DeepLearningError(
+            "Models that answer for a segment together are shown the same crop; "
+            f"'{names[boxed.index(True)]}' was trained on boxes of areas (label=object), "
+            f"'{names[boxed.index(False)]}' on patches with their surroundings. Predict them one by one."
+        )
+    return boxed[0]
 
 
 def answer_segments(

@@ -244,9 +244,10 @@ class Windows:
         north = self.region.north - (row + self.shape[0] / 2) * self.region.nsres
         return east, north
 
-    def around(self, region: Region, shape: tuple[int, int]) -> Windows:
-        """Windows of ``shape`` in another grid whose centres lie nearest; see ``Region.window_starts``."""
-        return Windows(region, *region.window_starts(*self.centres, shape), shape)
+    @classmethod
+    def around(cls, east: ArrayLike, north: ArrayLike, region: Region, shape: tuple[int, int]) -> Windows:
+        """Windows of ``shape`` in a grid whose centres lie nearest to points; see ``Region.window_starts``."""
+        return cls(region, *region.window_starts(east, north, shape), shape)
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,17 @@ def test_training_patches_of_a_model_are_its_footprints(tmp_path):
     dataset = make_patches(tmp_path / "patches", size=4, count=20)
     index = np.load(tmp_path / "patches" / "index.npy", mmap_mode="r+")
     index["row"], index["col"] = np.arange(20) * 4, (np.arange(20) * 7) % 90
+    region = dataset.manifest.region
+    height, width = np.full((2, 20), 4)
+    height[3], width[4] = 2, 1  # padded to the size of the others
+    index["east"], index["north"] = region.centre(index["row"] + (height - 1) / 2, index["col"] + (width - 1) / 2)
     index.flush()
     write_model(tmp_path / "model", ["patches"], dataset)
-    region = dataset.manifest.region
     mask = training_footprints([tmp_path / "model"], region).mask(region.window)
     expected = np.zeros(region.shape, dtype=bool)
-    for row, col in zip(*(index[index["part"] == 0][axis] for axis in ("row", "col")), strict=True):
-        expected[row : row + 4, col : col + 4] = True
+    for number in np.flatnonzero(index["part"] == 0):
+        row, col = index["row"][number], index["col"][number]
+        expected[row : row + height[number], col : col + width[number]] = True
     assert np.array_equal(mask, expected)
     assert 0 < mask.sum() < 20 * 16
 

@@ -291,6 +291,34 @@ def test_the_reference_begins_with_a_network_of_one_source(tmp_path: Path, whole
     assert learns and not any("auxiliary" in name for name in learns)
 
 
+@pytest.mark.parametrize("unit", ("cell", "patch"))
+def test_a_source_of_another_number_and_order_of_bands_gives_the_same_answer(unit: str) -> None:
+    from rlearndeep.backends.beginning import Source
+    from rlearndeep.backends.keras.transfer import _arrays, fitted
+
+    one, two, three = (Band("dsm"),), (Band("61"), Band("62")), (Band("a"), Band("b"), Band("c"))
+    offered = {"auxiliary1": one, "auxiliary2": two, "series": three}
+    wanted = {"auxiliary1": two[::-1], "auxiliary2": one, "series": three[::-1]}
+    sources = [{**SOURCES[0], "bands": 2}, {**SOURCES[1], "bands": 1}, SERIES]
+    before, after = backend.build(network(unit=unit)), backend.build(network(unit=unit, sources=sources))
+    bands, classes = (Band("r"), Band("n")), ClassTable(tuple(MapClass(number, "") for number in range(3)))
+    known = Source(_arrays(before.model), "before", bands, classes, "class", branches=offered)
+    target = backend.Target(network(unit=unit, sources=sources), bands, classes, branches=wanted)
+    initial = fitted(known, target)
+    assert not initial.renewed and "knows 3 of 3 classes" in initial.note
+    initial.load_into(after.model)
+    inputs = places()
+    further = {name: replace(source, values=np.flip(source.values, -3)) for name, source in inputs.further.items()}
+    further = {"auxiliary1": further["auxiliary2"], "auxiliary2": further["auxiliary1"], "series": further["series"]}
+    np.testing.assert_allclose(after.logits(Inputs(inputs.images, further)), before.logits(inputs), atol=1e-4)
+    more = {**offered, "auxiliary2": (*two, Band("63"))}
+    wider = network(unit=unit, sources=[SOURCES[0], {**SOURCES[1], "bands": 3}, SERIES])
+    initial = fitted(known, backend.Target(wider, bands, classes, branches=more))
+    assert initial.renewed == {"decoder_auxiliary2_around", "decoder_auxiliary2_down_0_0"}
+    filters = known.arrays["decoder_auxiliary2_around/kernel"]
+    assert np.array_equal(initial.arrays["decoder_auxiliary2_around/kernel"][..., [0, 1, 3], :], filters)
+
+
 @pytest.mark.parametrize(
     ("options", "fragment"),
     (

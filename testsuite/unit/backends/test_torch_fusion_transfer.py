@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import torch
 import torchvision
 from rlearndeep.backends import torch as backend
+from rlearndeep.backends.torch.networks import noise_of
 from rlearndeep.backends.torch.transfer import Target, Tuning, initial_weights
 from rlearndeep.errors import DeepLearningError
 from rlearndeep.model import ModelCard, ModelSource, Network, write_card
 from rlearndeep.scene.bands import Band, Normalization
 from rlearndeep.scene.classes import ClassTable, MapClass
+from rlearndeep.scene.inputs import Inputs
 from safetensors.torch import load_file, save_file
 
 BANDS = (Band("r", "red"), Band("g", "green"), Band("b", "blue"))
@@ -33,8 +36,10 @@ def target(network: Network) -> Target:
     return Target(network, BANDS, CLASSES)
 
 
-def model(directory: Path, network: Network) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A model directory with random weights, and these."""
+def model(
+    directory: Path, network: Network, bands: Mapping[str, tuple[Band, ...]] | None = None
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A model directory with random weights, and these; bands are those of the branches."""
     directory.mkdir()
     module = backend.build(network)
     for parameter in module.parameters():
@@ -43,7 +48,7 @@ def model(directory: Path, network: Network) -> tuple[Path, dict[str, torch.Tens
     sources = tuple(
         ModelSource(
             source["name"],
-            tuple(Band(f"x{number}") for number in range(source["bands"])),
+            (bands or {}).get(source["name"]) or tuple(Band(f"x{number}") for number in range(source["bands"])),
             (4, 4),
             (9.0, 9.0),
             dates=("2020-01-01",) if source["series"] else (),
@@ -111,6 +116,68 @@ def test_branches_alone_serve_a_network_with_a_reference_and_back(tmp_path: Path
     for number, (origin, goal) in enumerate(((alone, FUSION), (FUSION, alone))):
         directory, tensors = model(tmp_path / str(number), origin)
         assert torch.equal(begun(directory, goal)[FIRST], tensors[FIRST])
+
+
+HEIGHT, THERMAL, NEAR = Band("dsm"), (Band("61", "L7_61"), Band("62", "L7_62")), (Band("ndvi"), Band("evi"))
+OFFERED = {"auxiliary1": (HEIGHT,), "auxiliary2": THERMAL, "series": NEAR}
+WANTED = {"auxiliary1": THERMAL[::-1], "auxiliary2": (HEIGHT,), "series": NEAR[::-1]}
+SERVES = {"auxiliary1": "auxiliary2", "auxiliary2": "auxiliary1", "series": "series"}
+
+
+def of_branches(branches: Mapping[str, tuple[Band, ...]], unit: str = "cell") -> Network:
+    """A network with a branch for each of some sources."""
+    sources = [{"name": name, "bands": len(own), "series": name == "series"} for name, own in branches.items()]
+    return changed(FUSION, sources=sources, depth=3, unit=unit)
+
+
+def seen_by_branches(branches: Mapping[str, tuple[Band, ...]]) -> Target:
+    return Target(of_branches(branches), BANDS, CLASSES, branches=branches)
+
+
+@pytest.mark.parametrize("unit", ("cell", "patch"))
+def test_a_source_of_another_number_and_order_of_bands_gives_the_same_answer(tmp_path: Path, unit: str) -> None:
+    directory, tensors = model(tmp_path / "m", of_branches(OFFERED, unit), OFFERED)
+    offered, wanted = (of_branches(branches, unit) for branches in (OFFERED, WANTED))
+    before, after = backend.build(offered), backend.build(wanted)
+    before.load_state_dict(tensors)
+    initial = initial_weights(str(directory), Target(wanted, BANDS, CLASSES, branches=WANTED))
+    assert initial is not None and not initial.renewed and "knows 2 of 2 classes" in initial.note
+    initial.load_into(after)
+    inputs = noise_of(offered, 3, (32, 32))
+    assert isinstance(inputs, Inputs)
+    further = {name: inputs.further[theirs] for name, theirs in SERVES.items()}
+    for name in ("auxiliary1", "series"):
+        further[name] = replace(further[name], values=further[name].values.flip(-3))
+    with torch.inference_mode():
+        expected, found = before.eval()(inputs), after.eval()(replace(inputs, further=further))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_branch_that_meets_another_band_keeps_the_rest_and_learns(tmp_path: Path) -> None:
+    directory, tensors = model(tmp_path / "m", of_branches(OFFERED), OFFERED)
+    goal = seen_by_branches({**OFFERED, "auxiliary2": (*THERMAL, Band("63", "L7_63"))})
+    initial = initial_weights(str(directory), goal)
+    assert initial is not None and "the first layers know 8 of 9 bands" in initial.note
+    name = "inner.branches.auxiliary2.down.0.0.weight"
+    filters = initial.arrays[name]
+    assert torch.equal(filters[:, [0, 1, 3]], tensors[name]) and not filters[:, 2].any()
+    learns = Tuning.of(goal.network, initial, "encoder", 1.0).encoder
+    assert name not in learns and "inner.branches.auxiliary2.down.0.3.weight" in learns
+
+
+def test_a_source_that_is_left_out_leaves_the_others_their_branches(tmp_path: Path) -> None:
+    directory, tensors = model(tmp_path / "m", of_branches(OFFERED, "patch"), OFFERED)
+    branches = {"auxiliary1": THERMAL}
+    goal = Target(of_branches(branches, "patch"), BANDS, CLASSES, branches=branches)
+    initial = initial_weights(str(directory), goal)
+    assert initial is not None and "the last layer knows 0 of 2 classes" in initial.note
+    for end in ("branches.{}.down.0.0.weight", "branches.{}.around.bias", "absent.{}"):
+        known = tensors["inner." + end.format("auxiliary2")]
+        assert torch.equal(initial.arrays["inner." + end.format("auxiliary1")], known)
+    branches = {name: (HEIGHT,) for name in ("auxiliary1", "auxiliary2", "auxiliary3")}
+    goal = Target(of_branches(branches, "patch"), BANDS, CLASSES, branches=branches)
+    initial = initial_weights(str(directory), goal)
+    assert initial is not None and "the last layer knows 0 of 2 classes" in initial.note
 
 
 def test_weights_without_anything_that_fits_are_refused(tmp_path: Path) -> None:

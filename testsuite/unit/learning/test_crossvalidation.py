@@ -289,15 +289,29 @@ def test_settings_are_the_models_for_as_many_epochs_as_its_training_ran(tmp_path
     assert settings == replace(SETTINGS, epochs=7, device="cpu", augment=("flip",))
 
 
+def test_pre_training_that_is_not_repeated_is_told(tmp_path):
+    areas, told = patch_areas(tmp_path), []
+    settings = replace(SETTINGS, pretrain="simclr", unlabelled=("places",))
+    for changed in (SETTINGS, settings):
+        list(
+            crossvalidation.judge(folds_of(areas), card_of(areas.dataset), changed, memory_backend(), warn=told.append)
+        )
+    (message,) = told
+    assert "pretrain=" in message and "weights=" in message
+
+
 def test_a_network_that_begins_with_weights_that_saw_the_labels_is_refused(tmp_path):
     areas = patch_areas(tmp_path)
     card = card_of(areas.dataset)
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "weights.safetensors").write_bytes(b"")
-    write_card(tmp_path / "first", replace(card, training={"patches": [str(areas.dataset.path)]}), "first")
-    settings = replace(SETTINGS, weights=str(tmp_path / "first"))
-    with pytest.raises(DeepLearningError, match="never saw them"):
-        list(crossvalidation.judge(folds_of(areas), card, settings, memory_backend()))
+    first, second = tmp_path / "first", tmp_path / "second"
+    of_others = {"patches": ["elsewhere"], "settings": {"weights": str(first)}}
+    for directory, training in ((first, {"patches": [str(areas.dataset.path)]}), (second, of_others)):
+        directory.mkdir()
+        (directory / "weights.safetensors").write_bytes(b"")
+        write_card(directory, replace(card, training=training), directory.name)
+        settings = replace(SETTINGS, weights=str(directory))
+        with pytest.raises(DeepLearningError, match=r"never saw them; .* the weights of '.*first'"):
+            list(crossvalidation.judge(folds_of(areas), card, settings, memory_backend()))
 
 
 def test_balanced_class_weights_follow_what_a_fold_shows():

@@ -123,7 +123,7 @@ def test_sites_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for name, values, fragment in (
         ("size", {"size": 8}, "patch size"),
         ("unit", {"unit": "patch"}, "kind of label"),
-        ("bands", {"bands": 3}, "Bands must match"),
+        ("bands", {"bands": 3}, "same bands; reference of '.*bands' has 3"),
     ):
         with pytest.raises(DeepLearningError, match=fragment):
             Sites.of([first, make_patches(tmp_path / name, **values)])

@@ -12,7 +12,7 @@ from rlearndeep.accuracy.metrics import presence_scores, scores
 from rlearndeep.backends import get_backend
 from rlearndeep.learning.feeding import Sites
 from rlearndeep.learning.options import Settings
-from rlearndeep.learning.remarks import of_bands, of_scores, of_sites
+from rlearndeep.learning.remarks import of_bands, of_resolutions, of_scores, of_sites
 from rlearndeep.learning.training import prepare, train
 from rlearndeep.model import read_card
 from rlearndeep.patches import PatchDataset
@@ -92,3 +92,17 @@ def test_patches_of_a_test_part_over_training_patches_of_another_directory_are_c
     elsewhere = replace(datasets[1].manifest, projection={"name": "another", "epsg": 1, "wkt": None})
     assert not list(of_sites([datasets[0], replace(datasets[1], manifest=elsewhere)]))
     assert not list(of_sites(datasets[:1]))
+
+
+def test_cells_of_another_size_than_those_of_the_first_directory_are_told(tmp_path: Path) -> None:
+    first, *others = (make_patches(tmp_path / name, count=3) for name in "abc")
+    side = first.manifest.reference.resolution[0]
+    for dataset, factor, told in zip(others, (1.2, 0.5), (False, True), strict=True):
+        reference = replace(dataset.manifest.reference, resolution=(side, factor * side))
+        manifest = replace(dataset.manifest, sources=(reference,))
+        found = list(of_resolutions([first, replace(dataset, manifest=manifest)]))
+        assert [f"'{dataset.path}' have cells of {side:g} x {factor * side:g} map units" in one for one in found] == (
+            [True] if told else []
+        )
+        elsewhere = replace(manifest, projection={"name": "another", "epsg": 1, "wkt": None})
+        assert not list(of_resolutions([first, replace(dataset, manifest=elsewhere)]))

@@ -21,8 +21,16 @@ from synthetic_patches import CLASSES, make_sources
 REGION = Region(north=100, south=0, east=100, west=0, rows=10, cols=10)
 
 
-def by_hand(path: Path, *further: tuple[Source, np.ndarray, np.ndarray], size: int = 4) -> PatchDataset:
-    """Two patches, at rows 0 and 2 and columns 0 and 4; the reference counts its cells."""
+def by_hand(
+    path: Path,
+    *further: tuple[Source, np.ndarray, np.ndarray],
+    size: int = 4,
+    middles: list[tuple[float, float]] | None = None,
+) -> PatchDataset:
+    """Two patches, at rows 0 and 2 and columns 0 and 4; the reference counts its cells.
+
+    Where patches are padded, ``middles`` are east and north of what they show.
+    """
     count = 2
     statistics = (BandStatistics(10, 0.0, 1.0, 0.0, 1.0),)
     reference = Source("reference", (Band("r"),), (size, size), (10.0, 10.0), "uint8", statistics)
@@ -30,6 +38,8 @@ def by_hand(path: Path, *further: tuple[Source, np.ndarray, np.ndarray], size: i
     with PatchWriter(path, manifest, count) as writer:
         writer.index[:] = np.zeros((), dtype=writer.index.dtype)
         writer.index["row"], writer.index["col"] = (0, 2), (0, 4)
+        centres = REGION.centre(*(writer.index[axis] + (size - 1) / 2 for axis in ("row", "col")))
+        writer.index["east"], writer.index["north"] = centres if middles is None else np.transpose(middles)
         writer.index["labelled"] = size * size
         writer.labels[:] = 1
         writer.images["reference"][:] = np.arange(count * size * size).reshape(count, 1, size, size)
@@ -76,6 +86,19 @@ def test_a_grid_shifted_by_half_a_coarse_cell_is_followed_on_the_ground(tmp_path
     np.testing.assert_array_equal(images[0, 1][1:, 1:], [[1, 1, 2], [1, 1, 2], [3, 3, 4]])
     assert part.class_counts().tolist() == [0, 18, 0]
     assert part.hidden_cells() == (31, 13)
+
+
+def test_sources_of_padded_patches_lie_around_what_the_patches_show(tmp_path: Path) -> None:
+    # The second patch shows its first row, the middle of which is 60, 75: its window of the source begins at 40, 100.
+    values = np.array([[[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]]], dtype=np.float32)
+    dataset = by_hand(
+        tmp_path / "p", (coarse(), values, np.ones((2, 2, 2), bool)), middles=[(20.0, 80.0), (60.0, 75.0)]
+    )
+    images, valid, _ = stacked(dataset).raw(np.arange(2))
+    np.testing.assert_array_equal(images[1, 1, :2], np.array([[7, 7, 8, 8]] * 2))
+    assert valid[1, :2].all() and not valid[1, 2:].any() and valid[0].sum() == 15
+    found, _, _ = branches(dataset, "reference", "auxiliary1").raw(np.arange(2))
+    np.testing.assert_allclose(found.further["auxiliary1"].box, [[0, 0, 2, 2], [1, 0, 2, 2]])
 
 
 def test_bilinear_is_the_mean_of_the_four_nearest_by_nearness(tmp_path: Path) -> None:

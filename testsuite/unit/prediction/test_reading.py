@@ -28,7 +28,7 @@ def grid(res: float, down: float, right: float, side: int = 40) -> Region:
 
 def as_in_training(scene: Scene, places: Windows, shape: tuple[int, int], method: str) -> tuple[NDArray, NDArray]:
     """What training makes of the stored windows around some places."""
-    own = places.around(scene.region, shape)
+    own = Windows.around(*places.centres, scene.region, shape)
     starts = list(zip(own.row.tolist(), own.col.tolist(), strict=True))
     cut = [scene.read(Window(row, row + shape[0], col, col + shape[1])) for row, col in starts]
     values = np.stack(cut)

@@ -10,7 +10,7 @@ from rlearndeep.scene.inputs import Further, Inputs, days_of, ground_box
 
 def test_the_ground_of_a_patch_lies_where_the_map_says() -> None:
     reference = Windows(Region(1000, 0, 1000, 0, 100, 100), np.array([10, 11]), np.array([20, 20]), (8, 4))
-    own = reference.around(Region(1010, 10, 995, -5, 50, 50), (6, 6))
+    own = Windows.around(*reference.centres, Region(1010, 10, 995, -5, 50, 50), (6, 6))
     box = ground_box(own, reference)
     # The upper edge of the first patch lies at 900: 5.5 cells of 20 below 1010.
     assert np.allclose(box[:, 0] + own.row, [5.5, 6.0])

@@ -45,7 +45,7 @@ def test_a_centre_on_a_border_takes_the_cell_south_east_of_it() -> None:
 def test_a_plane_stays_a_plane_and_what_lies_outside_is_not_known(cell, north, west, row, col) -> None:
     own, reference = grid(cell, 100 + north, west, 40), grid(10)
     there = windows(reference, row, col, (3, 4))
-    here = there.around(own, (9, 9))
+    here = Windows.around(*there.centres, own, (9, 9))
     east, ground = own.centre(here.row[0] + np.arange(9)[:, None], here.col[0] + np.arange(9)[None])
     values = np.stack([np.broadcast_to(east, (9, 9)), np.broadcast_to(ground, (9, 9))])[None]
     rows, cols = positions(here, there)

@@ -29,6 +29,9 @@ layers = keras.layers
 IMAGE = "image"
 """Name of the input of the reference."""
 
+FIRST_OF_BRANCH = ("_around/kernel", "_down_0_0/kernel")
+"""How the names of the filters end that meet the bands of a branch."""
+
 _GROUPS = 4
 _HEADS = 8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from rlearndeep.backends import beginning
 from rlearndeep.backends.beginning import Learning, Source, Target, are_the_same, is_enough, note_of, read_model
-from rlearndeep.backends.fusing import FUSION
+from rlearndeep.backends.fusing import FUSION, Fusing, branch_of, inputs_in_order, paired, under_names
 from rlearndeep.backends.keras.blocks import DECODER, HEAD
 from rlearndeep.backends.keras.encoders import application, known, published_name
 from rlearndeep.backends.keras.engine import ENGINE, keras
+from rlearndeep.backends.keras.fusion import FIRST_OF_BRANCH
 from rlearndeep.backends.keras.module import Module, build
 from rlearndeep.backends.keras.networks import SEGMENTATION
 from rlearndeep.backends.keras.weights import load_module
@@ -24,6 +26,8 @@ from rlearndeep.scene.bands import Band
 from rlearndeep.scene.spectrum import RGB, counterparts, shared_out
 
 _WAY_OUT = "Choose another architecture= or encoder=, weights=none, or the directory of a model."
+
+_KERNEL = f"{HEAD}/kernel"
 
 Arrays = dict[str, NDArray]
 
@@ -80,7 +84,8 @@ def _of_model(directory: Path) -> Source[NDArray]:
         )
     card = read_model(directory, "keras")
     module = load_module(card.network, directory / card.weights)
-    return Source(_arrays(module.model), f"'{directory}'", card.bands, card.classes, card.task)
+    branches = {branch.name: branch.bands for branch in card.branches}
+    return Source(_arrays(module.model), f"'{directory}'", card.bands, card.classes, card.task, branches=branches)
 
 
 def fitted(source: Source[NDArray], target: Target) -> Initial:
@@ -91,35 +96,56 @@ def fitted(source: Source[NDArray], target: Target) -> Initial:
     """
     model = build(target.network).model
     expected = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
-    first = next((name for name in expected if name.endswith("/kernel") and is_encoder(name)), "")
+    first = {next((name for name in expected if name.endswith("/kernel") and is_encoder(name)), "")}
+    if source.branches and target.branches:
+        first |= {name for name in expected if branch_of(name) and name.endswith(FIRST_OF_BRANCH)}
+        source = _by_our_branches(source, target)
     arrays: Arrays = {}
-    renewed: frozenset[str] = frozenset()
+    renewed: set[str] = set()
     rows = {}
     for name in expected.keys() & source.arrays.keys():
         array = source.arrays[name]
         if name.startswith(f"{HEAD}/"):
             rows.update(_rows(name, array, expected[name], source, target))
-        elif name == first:
-            turned = _turned(array, expected[name], source.bands or (), target.bands)
+        elif name in first:
+            branch = branch_of(name)
+            offered, wanted = source.bands_of(branch), target.bands_of(branch)
+            turned = _turned(array, expected[name], offered, wanted, 1 if branch else 0)
             if turned is not None:
                 arrays[name] = turned
-                same = are_the_same(target.bands, source.bands or ())
-                renewed = frozenset() if same else frozenset({_layer_of(first)})
+                renewed |= set() if are_the_same(wanted, offered) else {_layer_of(name)}
         elif array.shape == expected[name]:
             arrays[name] = array
+    rows = rows if {name for name in expected if name.startswith(f"{HEAD}/")} <= rows.keys() else {}
     needed = _check(arrays, source, target, expected)
     anew = sum(name not in arrays for name in needed if model.get_layer(_layer_of(name)).trainable_weights)
     taken = f"{len({*arrays, *rows})} of {len(expected)} arrays"
-    return Initial(arrays, renewed, rows, source.origin, note_of(source, target, taken, renewed, rows, anew))
+    return Initial(arrays, frozenset(renewed), rows, source.origin, note_of(source, target, taken, renewed, rows, anew))
+
+
+def _by_our_branches(source: Source[NDArray], target: Target) -> Source[NDArray]:
+    """A source whose branches have the names and the order of those of the network that begin with them."""
+    pairs = paired(target.branches, source.branches)
+    arrays = under_names(source.arrays, pairs)
+    recipe = Fusing.of(target.network)
+    head = arrays.get(_KERNEL)
+    if recipe.per_patch and head is not None and head.ndim == 2:
+        order = inputs_in_order(pairs, target.branches, source.branches, len(head), 2 * recipe.widths[0])
+        arrays[_KERNEL] = head[order]
+    return replace(source, arrays=arrays, branches={mine: source.branches[theirs] for mine, theirs in pairs.items()})
 
 
 def _turned(
-    array: NDArray, shape: tuple[int, ...], offered: tuple[Band, ...], wanted: tuple[Band, ...]
+    array: NDArray, shape: tuple[int, ...], offered: tuple[Band, ...], wanted: tuple[Band, ...], beside: int
 ) -> NDArray | None:
-    """Filters (..., bands, outputs) of the first layer for other bands; None where the layer is another one."""
-    if (*array.shape[:-2], array.shape[-1]) != (*shape[:-2], shape[-1]) or array.shape[-2] != len(offered):
+    """Filters (..., bands, outputs) of the first layer for other bands; None where the layer is another one.
+
+    Behind the bands there are as many inputs as ``beside`` says that are none.
+    """
+    if (*array.shape[:-2], array.shape[-1]) != (*shape[:-2], shape[-1]) or array.shape[-2] != len(offered) + beside:
         return None
-    return shared_out(array, counterparts(wanted, offered), axis=-2)
+    filters = shared_out(array[..., : len(offered), :], counterparts(wanted, offered), axis=-2)
+    return np.concatenate([filters, array[..., len(offered) :, :]], axis=-2)
 
 
 def _rows(

@@ -61,7 +61,7 @@ class Pretrained:
 
     def initial(self, target: Target, before: Initial | None) -> Initial:
         """What the network begins with: this encoder, and the rest of what pre-training began with."""
-        found = fitted(Source(self.tensors, "pre-training", target.bands), target)
+        found = fitted(Source(self.tensors, "pre-training", target.bands, branches=target.branches), target)
         if before is None:
             return found
         origin = f"{before.origin} and pre-training"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from rlearndeep.errors import DeepLearningError
 from rlearndeep.files import appearing, check_place
 from rlearndeep.model import ModelCard
 from rlearndeep.scene.bands import SMALLEST_SPREAD
+from rlearndeep.scene.units import length_unit
 
 _OPSET = 18
 _SMALLEST_TILE = 256
@@ -166,13 +166,7 @@ def metadata(card: ModelCard) -> dict[str, Any]:
         if card.task == "class":
             # Deepness' own thresholds would turn doubtful cells into the first class.
             found |= {"model_type": "Segmentor", "seg_thresh": 0.0, "seg_small_segment": 0}
-    metres = _metres_of_unit(str(card.projection.get("wkt") or ""))
+    metres = length_unit(str(card.projection.get("wkt") or ""))
     if metres:
         found["resolution"] = 100 * metres * card.resolution[0]
     return found
-
-
-def _metres_of_unit(wkt: str) -> float | None:
-    """Length of a map unit; None in degrees or where there is no coordinate system."""
-    lengths = re.findall(r'\b(?:LENGTHUNIT|UNIT)\["[^"]*",\s*([0-9.eE+-]+)', wkt)
-    return float(lengths[-1]) if wkt.startswith(("PROJCRS", "PROJCS")) and lengths else None

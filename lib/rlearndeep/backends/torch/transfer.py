@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlearndeep.backends import beginning
 from rlearndeep.backends.beginning import Learning, Source, Target, are_the_same, is_enough, note_of, read_model
+from rlearndeep.backends.fusing import Fusing, branch_of, inputs_in_order, paired, under_names
 from rlearndeep.backends.torch.layouts import in_names_of, that_fits, unflattened
 from rlearndeep.backends.torch.networks import outlined
 from rlearndeep.backends.torch.positions import resampled_positions, tells_positions
@@ -33,6 +34,7 @@ SENTINEL_2 = tuple(Band(f"S2_{number}", f"S2_{number}") for number in (*range(1,
 
 _DEEPEST_PREFIX = 4
 _BRANCHES = "inner.branches."
+_HEAD = "inner.segmentation_head.weight"
 _ENCODER = re.compile(r"inner\.(encoder|branches\.\w+)\.")
 # A model of this suite holds its network under one of these.
 _PREFIXES = ("", "inner.", "inner.encoder.", "inner.encoder.model.")
@@ -79,7 +81,8 @@ def _of_model(directory: Path) -> Source[Tensor]:
     tensors = read_tensors(directory / card.weights)
     classes = None if card.task == FEATURES else card.classes
     rows, cols = card.patch
-    return Source(tensors, f"'{directory}'", card.bands, classes, card.task, square=rows == cols)
+    branches = {branch.name: branch.bands for branch in card.branches}
+    return Source(tensors, f"'{directory}'", card.bands, classes, card.task, square=rows == cols, branches=branches)
 
 
 def fitted(source: Source[Tensor], target: Target) -> Initial:
@@ -92,6 +95,9 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
     expected = {name: tensor.shape for name, tensor in outline.state_dict().items()}
     inputs = _changing(target.network, expected, bands=target.network.bands + 1)
     heads = _changing(target.network, expected, classes=target.network.classes + 1)
+    if source.branches and target.branches:
+        inputs |= _changing(target.network, expected, options=_with_more_bands(target.network))
+        source = _by_our_branches(source, target)
     source = replace(source, arrays=in_names_of(target.network, expected, source.arrays))
     positions = {name for name in expected if source.square and tells_positions(name)}
     names = _matched(expected, source.arrays, inputs | heads | positions)
@@ -105,12 +111,15 @@ def fitted(source: Source[Tensor], target: Target) -> Initial:
         if name in heads:
             rows.update(_rows(name, tensor, expected[name], source, target))
         elif name in inputs:
-            turned = _turned(tensor, expected[name], bands, target.bands)
+            branch = branch_of(name)
+            offered, wanted = source.bands_of(branch), target.bands_of(branch)
+            turned = _turned(tensor, expected[name], offered, wanted, 1 if branch else 0)
             if turned is not None:
                 tensors[name] = turned
-                renewed |= set() if are_the_same(target.bands, bands) else {name}
+                renewed |= set() if are_the_same(wanted, offered) else {name}
         else:
             tensors.update(_of_its_size(name, tensor, outline, name in positions))
+    rows = rows if heads <= rows.keys() else {}
     needed = _check(tensors, source, target, expected)
     taken = f"{len(_weighty({*tensors, *rows}))} of {len(_weighty(expected))} tensors"
     anew = sum(name not in tensors for name in needed if not name.startswith(_BRANCHES))
@@ -134,9 +143,9 @@ def _shapes(network: Network) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in outlined(network).state_dict().items()}
 
 
-def _changing(network: Network, shapes: Mapping[str, torch.Size], **change: int) -> set[str]:
-    """Names of the tensors whose shape follows the number of bands, or of classes."""
-    other = _shapes(replace(network, **cast(Any, change)))
+def _changing(network: Network, shapes: Mapping[str, torch.Size], **change: Any) -> set[str]:
+    """Names of the tensors whose shape follows the number of bands, of classes, or an option."""
+    other = _shapes(replace(network, **change))
     return {name for name, shape in shapes.items() if other.get(name) != shape}
 
 
@@ -169,13 +178,42 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
 
 
-def _turned(tensor: Tensor, shape: torch.Size, offered: Sequence[Band], wanted: Sequence[Band]) -> Tensor | None:
-    """Filters of the first layer for other bands; None where the layer is another one."""
+def _with_more_bands(network: Network) -> dict[str, Any]:
+    """Options of a network whose branches have a band more."""
+    sources = [{**source, "bands": source["bands"] + 1} for source in network.options["sources"]]
+    return {**network.options, "sources": sources}
+
+
+def _by_our_branches(source: Source[Tensor], target: Target) -> Source[Tensor]:
+    """A source whose branches have the names and the order of those of the network that begin with them."""
+    pairs = paired(target.branches, source.branches)
+    arrays = under_names(source.arrays, pairs)
+    recipe = Fusing.of(target.network)
+    head = arrays.get(_HEAD)
+    if recipe.per_patch and head is not None and head.dim() == 2:
+        order = inputs_in_order(pairs, target.branches, source.branches, head.shape[1], 2 * recipe.widths[0])
+        arrays[_HEAD] = head[:, order]
+    return replace(source, arrays=arrays, branches={mine: source.branches[theirs] for mine, theirs in pairs.items()})
+
+
+def _turned(
+    tensor: Tensor, shape: torch.Size, offered: Sequence[Band], wanted: Sequence[Band], beside: int
+) -> Tensor | None:
+    """Filters of the first layer for other bands; None where the layer is another one.
+
+    Args:
+        tensor: the filters.
+        shape: that they are to have.
+        offered, wanted: bands of the filters, and of the network.
+        beside: how many inputs, behind the bands, are none.
+    """
     if tensor.dim() != len(shape) or tensor.dim() < 2 or tensor.shape[0] != shape[0] or tensor.shape[2:] != shape[2:]:
         return None
-    if shape[1] != len(wanted) or tensor.shape[1] != len(offered):
+    if shape[1] != len(wanted) + beside or tensor.shape[1] != len(offered) + beside:
         return None
-    return torch.from_numpy(shared_out(tensor.float().numpy(), counterparts(wanted, offered), axis=1))
+    filters, rest = tensor.float().split([len(offered), beside], dim=1)
+    turned = shared_out(filters.numpy(), counterparts(wanted, offered), axis=1)
+    return torch.cat([torch.from_numpy(turned), rest], dim=1)
 
 
 def _assumed(first_layers: Sequence[Tensor], wanted: Sequence[Band]) -> tuple[Band, ...]:
