@@ -115,7 +115,8 @@
 # % type: double
 # % required: no
 # % options: 0.000001-1
-# % description: Factor of the learning rate for an encoder that begins with weights (default: 0.1)
+# % label: Factor of the learning rate for an encoder that begins with weights
+# % description: Default: 0.1, and 1 for a model whose whole network goes on
 # % guisection: Network
 # %end
 

@@ -53,7 +53,16 @@ from rlearndeep.learning.report import write_report
 from rlearndeep.learning.resuming import as_one_run, finished, mark_finished, record_of, run_folder
 from rlearndeep.learning.sources import FUSION, Choice, model_source
 from rlearndeep.learning.tasks import Task, score_table, task_of
-from rlearndeep.model import MANIFEST, ModelCard, ModelSource, Network, read_any_card, write_card, write_feature_space
+from rlearndeep.model import (
+    FEATURES,
+    MANIFEST,
+    ModelCard,
+    ModelSource,
+    Network,
+    read_any_card,
+    write_card,
+    write_feature_space,
+)
 from rlearndeep.patches import PARTS, PatchDataset, replace_directory
 from rlearndeep.scene.bands import BandStatistics, Normalization
 from rlearndeep.scene.inputs import Images, Inputs
@@ -210,7 +219,7 @@ def _pretraining(
 def _looked_at(datasets: Sequence[PatchDataset], settings: Settings) -> tuple[Sites, Settings]:
     """The patches with the sources that the network looks at, and the settings that say which."""
     manifest = datasets[0].manifest
-    settings = adopted(settings, manifest.unit)
+    settings = _at_one_rate(settings, adopted(settings, manifest.unit))
     architecture = architecture_of(settings, manifest.unit, manifest.reference.shape)
     choice = Choice.of(manifest, architecture, settings.sources, settings.resampling)
     return Sites.of(datasets, choice), replace(settings, sources=choice.names, resampling=choice.resampling)
@@ -231,6 +240,17 @@ def adopted(settings: Settings, unit: str) -> Settings:
     follows = ("unit", "size", "reference", "sources", *(("depth",) if "encoder" in chosen else ()))
     options = {name: value for name, value in card.network.options.items() if name not in follows}
     return replace(settings, architecture=card.network.architecture, network={**options, **chosen})
+
+
+def _at_one_rate(given: Settings, settings: Settings) -> Settings:
+    """Let all of a network that goes on as a whole learn at one rate, unless the user said otherwise.
+
+    Where only an encoder comes with weights, it has learned more than the layers behind it, and they go first.
+    """
+    chosen = settings.encoder_rate is not None or settings.freeze == "encoder" or settings.pretrain != "none"
+    if settings is given or chosen or read_any_card(Path(settings.weights)).task == FEATURES:
+        return settings
+    return replace(settings, encoder_rate=1.0)
 
 
 def train(

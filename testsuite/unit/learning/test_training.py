@@ -559,6 +559,26 @@ def test_a_network_is_that_of_its_weights_but_for_what_was_chosen(
     assert {name: value for name, value in found.options.items() if name != "unit"} == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    (
+        ({}, 1.0),
+        ({"architecture": "mlp", "network": {"dropout": 0.3}}, 1.0),
+        ({"encoder_rate": 0.3}, 0.3),
+        ({"freeze": "2"}, 1.0),
+        ({"freeze": "encoder"}, 0.1),
+        ({"architecture": "fcn_dilated"}, 0.1),
+    ),
+)
+def test_a_network_that_goes_on_as_a_whole_learns_at_one_rate(
+    tmp_path: Path, settings: dict[str, Any], rate: float
+) -> None:
+    dataset = make_patches(tmp_path / "patches")
+    training.train(training.prepare([dataset], Settings("mlp"), fake_backend()), tmp_path / "model", fake_backend())
+    plan = training.prepare([dataset], Settings(**settings, weights=str(tmp_path / "model")), fake_backend())
+    assert plan.settings.encoder_rate == rate
+
+
 def test_a_source_left_out_of_the_settings_is_another_run(tmp_path: Path) -> None:
     settings = Settings(sources=("reference", "auxiliary1"))
     dataset = make_sources(tmp_path / "patches", count=10)
