@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What a model of one region is worth to the next one, and how fast it should learn there.
 
-    benchmarks/fine_tuning.py DATA [scene...]      scenes: buildings, landcover
+    benchmarks/fine_tuning.py DATA [scene...]      scenes: buildings, buildings_back,
+                                                  landcover
 
 A scene is cut in three: a U-Net learns on the first piece, goes on with the labels of a strip beside it, and its map
 of the third piece is scored. Prints Cohen's kappa of that map, of two seeds and their mean: of the first model as it
@@ -65,16 +66,16 @@ def landcover(data: Path) -> None:
     grass("r.mapcalc", "expression=truth = landclass96")
 
 
+_WEST, _STRIP, _EAST = ("s=n-512", "e=w+512"), ("s=n-512", "w=w+512", "e=w+704"), ("s=n-512", "w=w+704", "e=w+960")
+_BUILDINGS = (
+    ("input=areas", "column=class", "background=0", "size=64", "stride=32", "block_size=64", "shares=80,20,0"),
+    ("augment=flip,rotate,jitter", "epochs=10"),
+    ("augment=flip,rotate,jitter", "epochs=8"),
+)
+
 SCENES = {
-    "buildings": Scene(
-        "EPSG:26986",
-        buildings,
-        "rgb",
-        (("s=n-512", "w=w+704", "e=w+960"), ("s=n-512", "w=w+512", "e=w+704"), ("s=n-512", "e=w+512")),
-        ("input=areas", "column=class", "background=0", "size=64", "stride=32", "block_size=64", "shares=80,20,0"),
-        ("augment=flip,rotate,jitter", "epochs=10"),
-        ("augment=flip,rotate,jitter", "epochs=8"),
-    ),
+    "buildings": Scene("EPSG:26986", buildings, "rgb", (_WEST, _STRIP, _EAST), *_BUILDINGS),
+    "buildings_back": Scene("EPSG:26986", buildings, "rgb", (_EAST, _STRIP, _WEST), *_BUILDINGS),
     "landcover": Scene(
         "EPSG:32119",
         landcover,
@@ -116,7 +117,7 @@ def set_region(piece: tuple[str, ...]) -> None:
     grass("g.region", "raster=truth")
     west = float(dict(line.split("=") for line in grass("g.region", "-g").split())["w"])
     bounds = [f"{bound[0]}={west + float(bound[4:])}" if bound[2] == "w" else bound for bound in piece]
-    grass("g.region", *bounds)
+    grass("g.region", *bounds, "align=truth")
 
 
 def main(data: Path, names: list[str]) -> None:
