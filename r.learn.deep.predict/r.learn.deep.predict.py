@@ -523,7 +523,7 @@ def job(options: dict, flags: dict) -> dict | None:
             ).format(settings.aggregate)
         )
     if work.crops:
-        trained_on_boxes(work)
+        trained_on_boxes(work)  # models that are no company for each other are refused before anything is read
     if work.question.subject.task == "value" and settings.aggregate == "majority":
         raise DeepLearningError(
             _("A majority is of classes; this model says a number and got aggregate=majority. Leave aggregate= out.")
