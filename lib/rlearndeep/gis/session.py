@@ -147,7 +147,7 @@ def deaf() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one of a library in C
 
 
 def remove_at_end(kind: str, name: str) -> None:
